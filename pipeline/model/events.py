@@ -1,0 +1,73 @@
+"""The portable event model: what recorders emit, what blocks hold, what `recording` returns.
+
+An event's `data` stays raw JSON bytes until somebody must look inside: what is dropped or only passed on is never parsed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+#: Types of the portable model. Others (rrweb's numbers among them) pass through as they are.
+PORTABLE_TYPES = (
+    "click",
+    "mousemove",
+    "scroll",
+    "input",
+    "submit",
+    "navigation",
+    "console",
+    "error",
+    "promise_error",
+    "initial_state",
+)
+
+
+class SessionEvent(msgspec.Struct, gc=False):
+    """One event, its data unread. `timestamp` is milliseconds since 1970 UTC by the client's clock."""
+
+    type: str | int
+    timestamp: int
+    data: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class Viewport(msgspec.Struct, frozen=True, kw_only=True):
+    width: int = 0
+    height: int = 0
+
+
+class RecordingMetadata(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    user_agent: str = ""
+    viewport: Viewport = Viewport()
+    url: str = ""
+
+
+class SessionRecording(msgspec.Struct, kw_only=True, rename="camel", omit_defaults=True):
+    """A whole session: the export of the browser recorder, and the answer of `GET /v1/sessions/{id}/recording`."""
+
+    session_id: str
+    user_id: str
+    start_time: int
+    end_time: int | None = None
+    events: list[SessionEvent]
+    metadata: RecordingMetadata
+
+
+_lines = msgspec.json.Decoder(SessionEvent)
+_encoder = msgspec.json.Encoder()
+
+
+def decode_payload(payload: bytes) -> list[SessionEvent]:
+    """NDJSON → events, data unread. Raises msgspec.DecodeError (ValidationError among them) where it is not that."""
+    return _lines.decode_lines(payload)
+
+
+def encode_payload(events: list[SessionEvent]) -> bytes:
+    """Events → compact NDJSON without a newline at the end; raw data is copied, not re-encoded."""
+    return _encoder.encode_lines(events)[:-1] if events else b""
+
+
+def encode_value(value: Any) -> bytes:
+    """Compact JSON of a plain value."""
+    return _encoder.encode(value)
