@@ -45,7 +45,9 @@ class Settings:
     topic_prefix: str = _setting("replay.", "put before every topic's name")
     topic_partitions: int = _setting(4, "partitions of batches, clean, sessions and state; fixed at a topic's birth")
     topic_replication: int = _setting(1, "replication factor of every topic")
-    epoch: int = _setting(1, "counts recreations of replay.batches and reprocessing runs; part of every event's identity")
+    epoch: int = _setting(
+        1, "counts recreations of replay.batches and reprocessing runs; part of every event's identity"
+    )
     batch_bytes_max: int = _setting(8 << 20, "largest record on replay.batches, before compression", unit="bytes")
 
     # Capture
@@ -65,7 +67,9 @@ class Settings:
     retention_class: str = _setting("30d", "retention class of what is recorded: <days>d or <years>y")
 
     # Warehouse
-    warehouse_url: str = _setting("", "ClickHouse over HTTP, http(s)://user:password@host:port; empty: the embedded one", secret=True)
+    warehouse_url: str = _setting(
+        "", "ClickHouse over HTTP, http(s)://user:password@host:port; empty: the embedded one", secret=True
+    )
     warehouse_database: str = _setting("replay", "database of all tables")
     warehouse_flush_rows: int = _setting(100_000, "rows in one insert at most", unit="rows")
     warehouse_flush_bytes: int = _setting(64 << 20, "payload bytes in one insert at most", unit="bytes")
@@ -74,7 +78,9 @@ class Settings:
     # Objects
     objects_url: str = _setting("", "s3://bucket/prefix or file:///folder; empty: objects/ in REPLAY_HOME")
     objects_endpoint: str = _setting("", "S3 endpoint other than AWS; credentials come from boto3's standard chain")
-    objects_flush_bytes: int = _setting(32 << 20, "payload bytes in one object at most, before compression", unit="bytes")
+    objects_flush_bytes: int = _setting(
+        32 << 20, "payload bytes in one object at most, before compression", unit="bytes"
+    )
     objects_flush_blocks: int = _setting(10_000, "blocks in one object at most", unit="blocks")
     objects_flush_age_ms: int = _setting(10_000, "age of the oldest waiting block at most", unit="ms")
 
@@ -130,9 +136,8 @@ def to_environ(settings: Settings) -> dict[str, str]:
     found = {}
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
-        if value != field.default or isinstance(value, Path):
-            if value is not None:
-                found[PREFIX + field.name.upper()] = str(value.absolute() if isinstance(value, Path) else value)
+        if (value != field.default or isinstance(value, Path)) and value is not None:
+            found[PREFIX + field.name.upper()] = str(value.absolute() if isinstance(value, Path) else value)
     return found
 
 

@@ -5,6 +5,7 @@ Kafka deletes and compacts closed segments only, so a topic with a short retenti
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pipeline.settings import Settings
@@ -41,7 +42,7 @@ class Catalogue:
     state: Topic
     dead_letters: Topic
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Topic]:
         return iter((self.batches, self.clean, self.sessions, self.state, self.dead_letters))
 
 

@@ -33,8 +33,12 @@ class RegistryIds:
             return int(self._client.register_schema(topic.subject, Schema(schemas.text(topic.schema), "AVRO")))
         except SchemaRegistryError as error:
             if error.http_status_code == _CONFLICT:
-                raise FatalError(f"the schema registry refuses {topic.schema}.avsc for {topic.subject}: incompatible") from error
-            raise RetryableError(f"the schema registry answered {error.http_status_code} for {topic.subject}") from error
+                raise FatalError(
+                    f"the schema registry refuses {topic.schema}.avsc for {topic.subject}: incompatible"
+                ) from error
+            raise RetryableError(
+                f"the schema registry answered {error.http_status_code} for {topic.subject}"
+            ) from error
         except OSError as error:
             raise RetryableError(f"the schema registry cannot be reached for {topic.subject}") from error
 

@@ -1,0 +1,131 @@
+"""The command `replay`: reads settings, starts a part or asks one, prints. No decision is taken here."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from typing import Any
+
+import click
+
+from pipeline import settings as settings_table
+from pipeline.errors import ReplayError
+from pipeline.observe import logs
+from pipeline.settings import Settings
+
+pass_settings = click.make_pass_decorator(Settings)
+
+
+class _Group(click.Group):
+    """Our errors end with one line and exit code 1, not with a stack."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ReplayError as error:
+            click.echo(f"replay: {error}", err=True)
+            ctx.exit(1)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.pass_context
+def main(ctx: click.Context) -> None:
+    """The open session-replay pipeline: recorder batches onto Kafka; throttled, redacted and sessionized by workers;
+    into ClickHouse for queries and into open replay objects.
+
+    `replay up` runs everything here; each part also runs alone against outside services. Every setting is an
+    environment variable REPLAY_…: `replay settings` prints the table.
+    """
+    ctx.obj = settings_table.load()
+
+
+@main.command("settings")
+@click.option("--json", "as_json", is_flag=True, help="As a JSON array.")
+@pass_settings
+def show_settings(settings: Settings, as_json: bool) -> None:
+    """Every setting: name, value now, default, unit, what it is."""
+    rows = settings_table.table(settings)
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(row) for row in rows], indent=2))
+        return
+    for row in rows:
+        unit = f" {row.unit}" if row.unit else ""
+        changed = "" if row.value == row.default else f"  (default {row.default or 'empty'})"
+        click.echo(f"{row.name}={row.value}{unit if row.value else ''}{changed}\n    {row.help}")
+
+
+def _run(part: str, settings: Settings) -> None:
+    """One part in the foreground until SIGTERM or Ctrl-C."""
+    logs.configure(settings.log_level, part=part)
+    if part == "capture":
+        from pipeline.capture.server import run
+    elif part == "api":
+        from pipeline.query.server import run
+    elif part == "worker":
+        from pipeline.workers.app import run
+    elif part == "sink-warehouse":
+        from pipeline.sinks.warehouse import run
+    else:
+        from pipeline.sinks.objects import run
+    run(settings)
+
+
+@main.command()
+@pass_settings
+def capture(settings: Settings) -> None:
+    """The HTTP front: POST /v1/batches and /v1/recordings, onto replay.batches."""
+    _run("capture", settings)
+
+
+@main.command()
+@pass_settings
+def api(settings: Settings) -> None:
+    """The query API: sessions and recordings over HTTP."""
+    _run("api", settings)
+
+
+@main.command()
+@pass_settings
+def worker(settings: Settings) -> None:
+    """Throttle, redact, sessionize: replay.batches → replay.clean, replay.sessions."""
+    _run("worker", settings)
+
+
+@main.group()
+def sink() -> None:
+    """Readers of replay.clean that fill the stores."""
+
+
+@sink.command("warehouse")
+@pass_settings
+def sink_warehouse(settings: Settings) -> None:
+    """replay.clean and replay.sessions → ClickHouse."""
+    _run("sink-warehouse", settings)
+
+
+@sink.command("objects")
+@pass_settings
+def sink_objects(settings: Settings) -> None:
+    """replay.clean → replay objects in S3 or a folder, and their index in ClickHouse."""
+    _run("sink-objects", settings)
+
+
+@main.group()
+def topics() -> None:
+    """The topics of the catalogue."""
+
+
+@topics.command("apply")
+@pass_settings
+def topics_apply(settings: Settings) -> None:
+    """Create missing topics and put drifted settings right. Idempotent."""
+    from pipeline.topics import clients
+    from pipeline.topics.catalogue import catalogue
+
+    for applied in clients.apply(clients.admin(settings), catalogue(settings)):
+        click.echo(f"{applied.topic}\t{applied.action}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

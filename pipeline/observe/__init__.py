@@ -1,0 +1,1 @@
+"""Logs and readiness. Metrics come here when there is something to scrape."""
