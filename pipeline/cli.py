@@ -11,6 +11,7 @@ import click
 
 from pipeline import settings as settings_table
 from pipeline.errors import ReplayError
+from pipeline.keys import DEFAULT_TENANT, KeyFile, Role
 from pipeline.observe import logs
 from pipeline.settings import Settings
 
@@ -125,6 +126,91 @@ def topics_apply(settings: Settings) -> None:
 
     for applied in clients.apply(clients.admin(settings), catalogue(settings)):
         click.echo(f"{applied.topic}\t{applied.action}")
+
+
+@main.command()
+@click.option("--quiet", is_flag=True, help="Say nothing unless something is wrong.")
+@pass_settings
+def up(settings: Settings, quiet: bool) -> None:
+    """The whole stack on this machine, in the foreground: Kafka, warehouse, worker, sinks, capture, API.
+
+    Ctrl-C stops it cleanly; data, logs and keys stay in REPLAY_HOME.
+    """
+    from pipeline.local.supervisor import up as run_stack
+
+    logs.configure(settings.log_level, part="supervisor")
+    run_stack(settings, quiet=quiet)
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="As a JSON array: name, pid, ready, address.")
+@pass_settings
+def status(settings: Settings, as_json: bool) -> None:
+    """The parts of the embedded stack: pid, readiness, address. Exit code 0 also while parts are down."""
+    from pipeline.local.status import status as stack_status
+
+    parts = stack_status(settings)
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(part) for part in parts]))
+        return
+    if not parts:
+        click.echo(f"nothing runs in {settings.home}; `replay up` starts it")
+    for part in parts:
+        state = "ready" if part.ready else "starting" if part.pid else "down"
+        click.echo(f"{part.name:<15} {part.pid or '-':>8}  {state:<9} {part.address}")
+
+
+@main.group(invoke_without_command=True)
+@click.option("--json", "as_json", is_flag=True, help="As a JSON object: tenant, write, read, admin.")
+@click.pass_context
+def keys(ctx: click.Context, as_json: bool) -> None:
+    """The keys of the embedded stack, made at random on its first start."""
+    if ctx.invoked_subcommand is not None:
+        return
+    found = KeyFile(ctx.obj.keys).first()
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(found)))
+        return
+    for name, value in dataclasses.asdict(found).items():
+        click.echo(f"{name:<7} {value}")
+
+
+@keys.command("add")
+@click.option("--write", help="A key that may send recordings.")
+@click.option("--read", help="A key that may query.")
+@click.option("--admin", help="A key that may query and delete.")
+@click.option("--tenant", default=DEFAULT_TENANT, show_default=True, help="Whose key it is.")
+@pass_settings
+def keys_add(settings: Settings, write: str | None, read: str | None, admin: str | None, tenant: str) -> None:
+    """Bring a key of your own; running servers honour it when this returns."""
+    given: dict[Role, str | None] = {"write": write, "read": read, "admin": admin}
+    if not any(given.values()):
+        raise click.UsageError("name a key: --write, --read or --admin")
+    file = KeyFile(settings.keys)
+    for role, key in given.items():
+        if key:
+            file.add(role, key, tenant)
+            click.echo(f"{role} key added for tenant {tenant}")
+
+
+@main.command()
+@pass_settings
+def migrate(settings: Settings) -> None:
+    """Create or bring up to date the tables in ClickHouse. Each numbered migration runs once and is recorded."""
+    from pipeline.storage.migrate import migrate as run_migrations
+
+    applied = run_migrations(settings)
+    click.echo("\n".join(applied) if applied else "nothing to do")
+
+
+@main.command()
+@pass_settings
+def demo(settings: Settings) -> None:
+    """The main job, end to end, on bundled real recordings: sends, follows, checks, shows. Exit code 0 if all adds up."""
+    from pipeline.load.demo import demo as run_demo
+
+    if not run_demo(settings):
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,99 @@
+"""The embedded stack for scripts: the demo, tests and benchmarks start it as a user does, as `replay up`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+
+from pipeline.errors import FatalError
+from pipeline.local.parts import child_environ
+from pipeline.local.status import PartStatus, status
+from pipeline.local.supervisor import tail
+from pipeline.settings import Settings
+
+READY_LIMIT_S = 120.0
+STOP_LIMIT_S = 15.0
+LOOK_EVERY_S = 0.05
+
+
+class Stack:
+    """`replay up --quiet` as a child process; ready when entered, stopped when left."""
+
+    def __init__(self, settings: Settings, *, show: bool = False) -> None:
+        self.settings = settings
+        self._show = show
+        self._popen: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Stack:
+        self.start()
+        try:
+            self.wait_ready()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def log(self) -> Path:
+        return self.settings.home.absolute() / "logs" / "supervisor.log"
+
+    def start(self) -> None:
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("wb") as out:
+            self._popen = subprocess.Popen(
+                [sys.executable, "-m", "pipeline", "up", *([] if self._show else ["--quiet"])],
+                env=child_environ(self.settings),
+                stdout=None if self._show else out,
+                stderr=None if self._show else out,
+                start_new_session=True,
+            )
+
+    def wait_ready(self, limit_s: float = READY_LIMIT_S) -> None:
+        """Until every part is ready. Raises FatalError with the end of the log where that does not come."""
+        until = time.monotonic() + limit_s
+        while True:
+            parts = self.status()
+            if parts and all(part.ready for part in parts) and any(part.name == "api" for part in parts):
+                return
+            if self._popen is None or self._popen.poll() is not None:
+                raise FatalError(f"the stack did not start:\n{tail(self.log)}")
+            if time.monotonic() > until:
+                late = [part.name for part in parts if not part.ready] or ["supervisor"]
+                logs = "\n".join(tail(self.log.with_name(f"{name}.log")) for name in late)
+                raise FatalError(f"not ready within {limit_s:.0f} s: {', '.join(late)}\n{logs}")
+            time.sleep(LOOK_EVERY_S)
+
+    def status(self) -> list[PartStatus]:
+        return status(self.settings)
+
+    def pid(self, part: str) -> int | None:
+        return next((each.pid for each in self.status() if each.name == part), None)
+
+    def kill(self, part: str, how: signal.Signals = signal.SIGKILL) -> int:
+        """Sends a signal to a part's process and returns its pid."""
+        pid = self.pid(part)
+        if pid is None:
+            raise FatalError(f"{part} does not run")
+        os.kill(pid, how)
+        return pid
+
+    def stop(self) -> None:
+        """SIGTERM to the supervisor; waits for it to stop everything."""
+        if self._popen is None or self._popen.poll() is not None:
+            return
+        self._popen.terminate()
+        try:
+            self._popen.wait(STOP_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            self._popen.kill()
+            self._popen.wait()

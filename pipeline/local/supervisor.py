@@ -1,0 +1,258 @@
+"""`replay up`: starts the parts in order, keeps them running, stops them cleanly. One supervisor a home.
+
+A part that dies is started again after a back-off; what it said last is in its log. The supervisor works in one thread:
+it starts children, reads their readiness, writes `stack.json`, and sleeps in between.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import click
+
+from pipeline.errors import ConfigurationError, FatalError
+from pipeline.keys import KeyFile
+from pipeline.local import process
+from pipeline.local.parts import Part, Stage, stages
+from pipeline.local.ports import is_taken
+from pipeline.local.status import PartStatus, StackFile
+from pipeline.settings import Settings
+
+TICK_S = 0.05
+START_LIMIT_S = 90.0
+STOP_LIMIT_S = 9.0
+BACKOFF_FIRST_S = 0.2
+BACKOFF_MAX_S = 10.0
+STEADY_AFTER_S = 30.0
+"""A part alive this long has its back-off forgotten."""
+DEATHS_AT_START_MAX = 5
+LOG_BYTES_MAX = 10 << 20
+LOG_TAIL_LINES = 12
+
+
+@dataclass
+class _Child:
+    """A part and its running process."""
+
+    part: Part
+    log: Path
+    popen: subprocess.Popen[bytes] | None = None
+    socket: process.ReadySocket | None = None
+    ready: bool = False
+    started_at: float = 0.0
+    deaths: int = 0
+    next_start_at: float = 0.0
+    backoff_s: float = field(default=BACKOFF_FIRST_S)
+
+    @property
+    def alive(self) -> bool:
+        return self.popen is not None and self.popen.poll() is None
+
+
+class Supervisor:
+    """Runs stages of parts for one home."""
+
+    def __init__(self, home: Path, *, say: Callable[[str], None]) -> None:
+        self._home = home
+        self._say = say
+        self._stack_file = StackFile(home)
+        self._children: list[_Child] = []
+        self._stopping = False
+        self._shown: list[PartStatus] = []
+
+    def run(self, plan: tuple[Stage, ...], *, on_ready: Callable[[], None]) -> None:
+        """Starts all stages, calls `on_ready`, supervises until SIGTERM or Ctrl-C, stops all. Main thread only."""
+        previous = {each: signal.signal(each, self._stop_soon) for each in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            for stage in plan:
+                self._start_stage(stage)
+                if self._stopping:
+                    return
+            on_ready()
+            while not self._stopping:
+                self._tick()
+                time.sleep(TICK_S)
+        finally:
+            self._stop_all()
+            for each, handler in previous.items():
+                signal.signal(each, handler)
+
+    def _stop_soon(self, *_: object) -> None:
+        self._stopping = True
+
+    def _start_stage(self, stage: Stage) -> None:
+        began = time.monotonic()
+        fresh = [_Child(part, self._log_of(part)) for part in stage.parts]
+        self._children += fresh
+        for child in fresh:
+            self._start(child)
+        announced: set[str] = set()
+        while not self._stopping and not all(child.ready for child in fresh):
+            self._tick()
+            for child in fresh:
+                if child.ready and child.part.name not in announced:
+                    announced.add(child.part.name)
+                    self._say(
+                        f"  {child.part.name:<15} ready in {time.monotonic() - child.started_at:4.1f} s  {child.part.address}"
+                    )
+                if not child.ready and child.deaths >= DEATHS_AT_START_MAX:
+                    raise FatalError(
+                        f"{child.part.name} does not start:\n{tail(child.log)}\nThe whole log: {child.log}"
+                    )
+            if time.monotonic() - began > START_LIMIT_S:
+                late = [child.part.name for child in fresh if not child.ready]
+                raise FatalError(
+                    f"not ready within {START_LIMIT_S:.0f} s: {', '.join(late)}; see {self._home / 'logs'}"
+                )
+            time.sleep(TICK_S)
+        if stage.after is not None and not self._stopping:
+            stage.after()
+
+    def _tick(self) -> None:
+        """Reaps, restarts, reads readiness, writes the status where it changed."""
+        now = time.monotonic()
+        for child in self._children:
+            if child.popen is not None and child.popen.poll() is not None:
+                self._bury(child, now)
+            if child.popen is None and now >= child.next_start_at:
+                self._start(child)
+            if child.alive and not child.ready:
+                child.ready = child.part.probe() if child.part.probe else bool(child.socket and child.socket.told())
+                if child.ready and child.deaths:
+                    self._say(f"  {child.part.name:<15} is back after {now - child.started_at:.1f} s")
+            if child.ready and now - child.started_at > STEADY_AFTER_S:
+                child.backoff_s = BACKOFF_FIRST_S
+        status = self._status()
+        if status != self._shown:
+            self._stack_file.write(status)
+            self._shown = status
+
+    def _start(self, child: _Child) -> None:
+        if child.socket is not None:
+            child.socket.close()
+        child.socket = process.ReadySocket()
+        environ = {**child.part.environ, "NOTIFY_SOCKET": child.socket.address}
+        child.popen = process.start(child.part.command, environ, child.log)
+        child.ready = False
+        child.started_at = time.monotonic()
+
+    def _bury(self, child: _Child, now: float) -> None:
+        popen = child.popen
+        how = _how_it_ended(popen.returncode if popen else 0)
+        child.popen, child.ready = None, False
+        child.deaths += 1
+        child.next_start_at = now + child.backoff_s
+        self._say(f"  {child.part.name:<15} {how}; starting it again in {child.backoff_s:.1f} s (log: {child.log})")
+        child.backoff_s = min(BACKOFF_MAX_S, 2 * child.backoff_s)
+
+    def _stop_all(self) -> None:
+        """Front first, stores last, all within STOP_LIMIT_S; what does not listen is killed."""
+        began = time.monotonic()
+        order = ("capture", "api"), ("worker",), ("sink-warehouse", "sink-objects"), ("warehouse", "kafka")
+        named = {name for names in order for name in names}
+        others = tuple(child.part.name for child in self._children if child.part.name not in named)
+        for names in (others, *order):
+            some = [child for child in self._children if child.part.name in names and child.alive]
+            self._stop_some(some, began)
+        for child in self._children:
+            if child.socket is not None:
+                child.socket.close()
+        self._stack_file.remove()
+
+    def _stop_some(self, some: list[_Child], began: float) -> None:
+        for child in some:
+            if child.popen:
+                child.popen.terminate()
+        for child in some:
+            left = min(child.part.stop_grace_s, began + STOP_LIMIT_S - time.monotonic())
+            try:
+                if child.popen:
+                    child.popen.wait(max(0.1, left))
+            except subprocess.TimeoutExpired:
+                self._say(f"  {child.part.name:<15} did not stop in time: killed")
+                if child.popen:
+                    child.popen.kill()
+                    child.popen.wait()
+
+    def _status(self) -> list[PartStatus]:
+        own = PartStatus("supervisor", os.getpid(), all(child.ready for child in self._children), "")
+        return [own] + [
+            PartStatus(child.part.name, child.popen.pid if child.popen else None, child.ready, child.part.address)
+            for child in self._children
+        ]
+
+    def _log_of(self, part: Part) -> Path:
+        folder = self._home / "logs"
+        folder.mkdir(parents=True, exist_ok=True)
+        log = folder / f"{part.name}.log"
+        if log.exists() and log.stat().st_size > LOG_BYTES_MAX:
+            log.replace(folder / f"{part.name}.log.1")
+        return log
+
+
+def up(settings: Settings, *, quiet: bool = False) -> None:
+    """Runs the embedded stack in the foreground. Raises ConfigurationError where the home or a port is taken."""
+
+    def say(line: str) -> None:
+        if not quiet:
+            click.echo(line)
+
+    home = settings.home.absolute()
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / "lock").open("a+") as lock:
+        _own(lock, home)
+        began = time.monotonic()
+        plan = stages(settings, quiet=quiet)
+        _ports_must_be_free(plan)
+        KeyFile(settings.keys).ensure()
+        say(f"portable-replay in {home}")
+
+        def on_ready() -> None:
+            say(
+                f"ready in {time.monotonic() - began:.1f} s. Keys: `replay keys`; sessions: `replay sessions`; "
+                "Ctrl-C stops everything, data is kept."
+            )
+
+        Supervisor(home, say=say).run(plan, on_ready=on_ready)
+        say("stopped")
+
+
+def _own(lock, home: Path) -> None:  # type: ignore[no-untyped-def]
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.seek(0)
+        raise ConfigurationError(
+            f"a stack already runs in {home} (pid {lock.read().strip() or 'unknown'}); "
+            "stop it, or name another home with REPLAY_HOME and other ports"
+        ) from None
+    lock.seek(0)
+    lock.truncate()
+    lock.write(str(os.getpid()))
+    lock.flush()
+
+
+def _ports_must_be_free(plan: tuple[Stage, ...]) -> None:
+    taken = [part for stage in plan for part in stage.parts if part.port is not None and is_taken(part.port)]
+    if taken:
+        raise ConfigurationError(
+            "; ".join(f"port {part.port} for {part.name} is in use ({part.port_setting} moves it)" for part in taken)
+        )
+
+
+def tail(log: Path, lines: int = LOG_TAIL_LINES) -> str:
+    """The last lines of a log, indented."""
+    if not log.exists():
+        return "    (no log)"
+    return "\n".join(f"    {line}" for line in log.read_text(errors="replace").splitlines()[-lines:])
+
+
+def _how_it_ended(code: int) -> str:
+    return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
