@@ -82,7 +82,7 @@ def stages(settings: Settings, *, quiet: bool = False) -> tuple[Stage, ...]:
 
 def child_environ(settings: Settings) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(settings_table.PREFIX)}
-    return {**kept, **settings_table.tochild_environ(settings)}
+    return {**kept, **settings_table.to_environ(settings)}
 
 
 def _lay_out(settings: Settings) -> None:

@@ -32,10 +32,30 @@ INSERT_HEAD_BYTES = 64 << 10
 """How far into a body an INSERT's FORMAT is looked for: what follows is data, and data may look like anything."""
 
 _NOT_SETTINGS = frozenset(
-    "query database default_format user password query_id session_id session_timeout session_check compress decompress "
-    "wait_end_of_query buffer_size role quota_key client_protocol_version enable_http_compression "
-    "http_zlib_compression_level send_progress_in_http_headers http_headers_progress_interval_ms "
-    "cancel_http_readonly_queries_on_client_close add_http_cors_header".split()
+    [
+        "query",
+        "database",
+        "default_format",
+        "user",
+        "password",
+        "query_id",
+        "session_id",
+        "session_timeout",
+        "session_check",
+        "compress",
+        "decompress",
+        "wait_end_of_query",
+        "buffer_size",
+        "role",
+        "quota_key",
+        "client_protocol_version",
+        "enable_http_compression",
+        "http_zlib_compression_level",
+        "send_progress_in_http_headers",
+        "http_headers_progress_interval_ms",
+        "cancel_http_readonly_queries_on_client_close",
+        "add_http_cors_header",
+    ]
 )
 
 #: HTTP status by exception code, where it is not 500 (the server's own mapping).
@@ -192,5 +212,5 @@ def _form(content_type: str, body: bytes) -> dict[str, str]:
     for part in message.iter_parts():  # type: ignore[attr-defined]
         name = part.get_param("name", header="content-disposition")
         if name:
-            found[str(name)] = part.get_payload(decode=True).decode()
+            found[str(name)] = bytes(part.get_payload(decode=True)).decode()
     return found

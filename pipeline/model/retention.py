@@ -1,0 +1,23 @@
+"""Retention classes: `<days>d` or `<years>y`. A class is a prefix of the object's key and the source of `expires_at`."""
+
+from __future__ import annotations
+
+import re
+
+from pipeline.errors import ConfigurationError
+
+DAY_MS = 86_400_000
+_CLASS = re.compile(r"([1-9][0-9]{0,3})([dy])", re.ASCII)
+
+
+def days(retention: str) -> int:
+    """Days that a class stands for; a year is 365. Raises ConfigurationError."""
+    found = _CLASS.fullmatch(retention)
+    if found is None:
+        raise ConfigurationError(f"{retention!r} is no retention class: 30d and 1y are")
+    return int(found[1]) * (365 if found[2] == "y" else 1)
+
+
+def expires_at_s(retention: str, source_at_ms: int) -> int:
+    """Seconds since 1970 when what was taken in at `source_at_ms` goes: the end of its last day, so days share parts."""
+    return (source_at_ms // DAY_MS + days(retention) + 1) * (DAY_MS // 1000)

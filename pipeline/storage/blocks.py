@@ -1,0 +1,215 @@
+"""The replay object, byte by byte. Pure: clean batches in, bytes and manifest out; and back.
+
+    ┌────────────┬─────────┬─────────┬─ ─ ─┬──────────────────────────┐
+    │ empty zstd │ block 0 │ block 1 │     │ skippable frame: trailer │
+    │ frame      │ (frame) │ (frame) │     │ (the manifest as JSON)   │
+    └────────────┴─────────┴─────────┴─ ─ ─┴──────────────────────────┘
+
+A block is one independent zstd frame of NDJSON: all events of one (tenant, session_id, part, window_id) in the object's range
+of source offsets, in log order, one a line, every line self-describing:
+
+    {"tenant":…,"session_id":…,"part":…,"window_id":…,"timestamp":…,"type":…,"data":…}
+
+So `zstd -dc object | jq` reads all of it, and a range read of one block takes out one session. Readers that look at the
+first four bytes only (polars) see a zstd frame first; every zstd reader skips skippable frames (RFC 8878, 3.1.2). The
+trailer makes the object its own index: whoever loses the race for its key takes range and blocks from it, and an index can
+be rebuilt from the objects alone. An erased block is a skippable frame of the same length; it is not alive.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import msgspec
+import zstandard
+
+from pipeline.errors import PoisonError
+from pipeline.model.batches import CleanBatch
+from pipeline.model.blocks import Block, Manifest
+from pipeline.model.events import SessionEvent, decode_payload
+from pipeline.model.retention import expires_at_s
+
+LEVEL = 3
+TRAILER_MAGIC = 0x184D2A5E
+ERASED_MAGIC = 0x184D2A50
+_FRAME_MAGIC = b"\x28\xb5\x2f\xfd"
+_SKIPPABLE = struct.Struct("<II")
+BLOCK_BYTES_MAX = 1 << 30
+MANIFEST_SUFFIX = ".manifest.json"
+OBJECT_SUFFIX = ".jsonl.zst"
+
+EMPTY_FRAME = zstandard.ZstdCompressor().compress(b"")
+
+
+class Line(msgspec.Struct, kw_only=True):
+    """One line of a block; the order of the fields is the order on the line."""
+
+    tenant: str
+    session_id: str
+    part: str
+    window_id: str
+    timestamp: int
+    type: str | int
+    data: msgspec.Raw
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which objects are meant: the topic of the raw batches, its epoch, the partition."""
+
+    topic: str
+    epoch: int
+    partition: int
+
+
+@dataclass(frozen=True)
+class PackedObject:
+    """An object ready to be put, with its manifest (which its trailer repeats)."""
+
+    body: bytes
+    manifest: Manifest
+
+
+def object_key(place: Place, retention: str, first: int, source_at_ms: int) -> str:
+    """The key: date and hour come from the LogAppendTime of the object's first record, the name from its offset."""
+    at = time.gmtime(source_at_ms // 1000)
+    day, hour = time.strftime("%Y-%m-%d", at), time.strftime("%H", at)
+    name = f"{place.topic}-{place.epoch}-{place.partition}-{first}{OBJECT_SUFFIX}"
+    return f"replays/v1/retention={retention}/date={day}/hour={hour}/{name}"
+
+
+def manifest_key(key: str) -> str:
+    return key.removesuffix(OBJECT_SUFFIX) + MANIFEST_SUFFIX
+
+
+def events_by_part(batch: CleanBatch) -> Iterator[tuple[int, str, SessionEvent]]:
+    """(index, part, event) of every event of a clean batch, in order. Raises PoisonError where the payload is broken."""
+    try:
+        events = decode_payload(batch.payload)
+    except msgspec.DecodeError as error:
+        raise PoisonError("bad_payload", f"the clean payload is not NDJSON events ({type(error).__name__})") from None
+    part, starts = batch.part, iter((*batch.next_parts, None))
+    upcoming = next(starts)
+    for index, event in enumerate(events):
+        while upcoming is not None and index >= upcoming.index:
+            part, upcoming = upcoming.part, next(starts)
+        yield index, part, event
+
+
+@dataclass
+class _Gathered:
+    """The lines of one block while they are collected."""
+
+    lines: list[Line] = field(default_factory=list)
+    offsets: list[int] = field(default_factory=list)
+
+
+def pack(place: Place, retention: str, last: int, batches: Iterable[CleanBatch]) -> PackedObject:
+    """All of one class's batches up to source offset `last` → one object. At least one batch must have an event."""
+    gathered: dict[tuple[str, str, str, str], _Gathered] = {}
+    first: CleanBatch | None = None
+    for batch in batches:
+        first = first or batch
+        for _, part, event in events_by_part(batch):
+            key = (batch.tenant, batch.session_id, part, batch.window_id)
+            block = gathered.setdefault(key, _Gathered())
+            block.offsets.append(batch.source_offset)
+            block.lines.append(
+                Line(
+                    tenant=batch.tenant,
+                    session_id=batch.session_id,
+                    part=part,
+                    window_id=batch.window_id,
+                    timestamp=event.timestamp,
+                    type=event.type,
+                    data=event.data,
+                )
+            )
+    assert first is not None, "an object holds at least one batch"
+    frames, blocks, position = [EMPTY_FRAME], [], len(EMPTY_FRAME)
+    compressor = zstandard.ZstdCompressor(level=LEVEL, write_content_size=True)
+    encoder = msgspec.json.Encoder()
+    for n, ((tenant, session_id, part, window_id), block) in enumerate(gathered.items()):
+        frame = compressor.compress(encoder.encode_lines(block.lines))
+        times = [line.timestamp for line in block.lines]
+        frames.append(frame)
+        blocks.append(
+            Block(
+                n=n,
+                tenant=tenant,
+                session_id=session_id,
+                part=part,
+                window_id=window_id,
+                byte_start=position,
+                byte_length=len(frame),
+                first_ts=min(times),
+                last_ts=max(times),
+                event_count=len(times),
+                sha256=hashlib.sha256(frame).hexdigest(),
+                source_offset=block.offsets[0],
+                source_last_offset=block.offsets[-1],
+            )
+        )
+        position += len(frame)
+    manifest = Manifest(
+        object=object_key(place, retention, first.source_offset, first.source_at),
+        topic=place.topic,
+        epoch=place.epoch,
+        source_partition=place.partition,
+        first=first.source_offset,
+        last=last,
+        retention=retention,
+        expires_at=expires_at_s(retention, first.source_at),
+        blocks=tuple(blocks),
+    )
+    return PackedObject(b"".join([*frames, _skippable(TRAILER_MAGIC, encode_manifest(manifest))]), manifest)
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    return msgspec.json.encode(manifest)
+
+
+def decode_manifest(text: bytes) -> Manifest:
+    """Raises PoisonError where it is no manifest."""
+    try:
+        return msgspec.json.decode(text, type=Manifest)
+    except msgspec.DecodeError as error:
+        raise PoisonError("bad_manifest", f"not a manifest ({type(error).__name__})") from None
+
+
+def read_manifest(body: bytes) -> Manifest:
+    """The manifest that an object carries, without the blocks that were erased. Raises PoisonError."""
+    manifest = decode_manifest(_trailer(body))
+    alive = tuple(block for block in manifest.blocks if body[block.byte_start : block.byte_start + 4] == _FRAME_MAGIC)
+    return msgspec.structs.replace(manifest, blocks=alive)
+
+
+def read_block(frame: bytes, sha256: str) -> list[Line]:
+    """The lines of one block. Raises PoisonError where the bytes are not what the index says or not a block."""
+    if hashlib.sha256(frame).hexdigest() != sha256:
+        raise PoisonError("bad_block", "the block's bytes differ from its hash in the index")
+    try:
+        text = zstandard.ZstdDecompressor().decompress(frame, max_output_size=BLOCK_BYTES_MAX)
+        return msgspec.json.Decoder(Line).decode_lines(text)
+    except (zstandard.ZstdError, msgspec.DecodeError) as error:
+        raise PoisonError("bad_block", f"the block cannot be read ({type(error).__name__})") from None
+
+
+def _skippable(magic: int, payload: bytes) -> bytes:
+    return _SKIPPABLE.pack(magic, len(payload)) + payload
+
+
+def _trailer(body: bytes) -> bytes:
+    """The trailer is the last frame: its magic and length must end exactly where the object ends."""
+    position = body.rfind(struct.pack("<I", TRAILER_MAGIC))
+    while position >= 0:
+        if position + _SKIPPABLE.size <= len(body):
+            _, length = _SKIPPABLE.unpack_from(body, position)
+            if position + _SKIPPABLE.size + length == len(body):
+                return body[position + _SKIPPABLE.size :]
+        position = body.rfind(struct.pack("<I", TRAILER_MAGIC), 0, position)
+    raise PoisonError("bad_object", "the object has no trailer: it was cut short or is not ours")

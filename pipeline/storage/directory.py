@@ -1,0 +1,140 @@
+"""A blob store in a directory: a blob is a file, written beside, synced, and linked into place.
+
+link(2) fails where the name exists, which makes it the conditional PUT; the ETag is the content's hash. A replacement
+holds the folder's lock between its look and its rename, so that two writers of one machine cannot both match.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pipeline.errors import RetryableError
+from pipeline.storage.blobs import MissingBlobError
+
+_TEMPORARY = ".writing-"
+
+
+class DirectoryStore:
+    """See `BlobStore`."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def put_if_absent(self, key: str, body: bytes) -> bool:
+        path = self._path(key)
+        if path.exists():
+            return False
+        with self._written(path, body) as written:
+            try:
+                os.link(written, path)
+            except FileExistsError:
+                return False
+            _sync_folder(path.parent)
+        return True
+
+    def replace_if_match(self, key: str, body: bytes, etag: str) -> bool:
+        path = self._path(key)
+        with self._written(path, body) as written, _locked(path.parent):
+            try:
+                now = path.read_bytes()
+            except FileNotFoundError:
+                return False
+            if _etag(now) != etag:
+                return False
+            written.replace(path)
+            _sync_folder(path.parent)
+        return True
+
+    def get(self, key: str) -> tuple[bytes, str]:
+        try:
+            body = self._path(key).read_bytes()
+        except FileNotFoundError:
+            raise MissingBlobError(key) from None
+        except OSError as error:
+            raise _retryable("read", error) from error
+        return body, _etag(body)
+
+    def get_range(self, key: str, start: int, length: int) -> bytes:
+        try:
+            with self._path(key).open("rb") as file:
+                file.seek(start)
+                return file.read(length)
+        except FileNotFoundError:
+            raise MissingBlobError(key) from None
+        except OSError as error:
+            raise _retryable("read", error) from error
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        found = []
+        for folder, _, names in os.walk(self._root):
+            for name in names:
+                key = (Path(folder) / name).relative_to(self._root).as_posix()
+                if key.startswith(prefix) and not name.startswith("."):
+                    found.append(key)
+        return iter(sorted(found))
+
+    def delete(self, key: str) -> None:
+        path = self._path(key)
+        try:
+            path.unlink(missing_ok=True)
+            if path.parent.is_dir():
+                _sync_folder(path.parent)
+        except OSError as error:
+            raise _retryable("delete", error) from error
+
+    def _path(self, key: str) -> Path:
+        parts = key.split("/")
+        if not key or any(part in {"", ".", ".."} or part.startswith(".") for part in parts):
+            raise ValueError("a key is a path of plain names")
+        return self._root.joinpath(*parts)
+
+    @contextmanager
+    def _written(self, path: Path, body: bytes) -> Iterator[Path]:
+        """`body` on disk under a temporary name in the same folder; gone afterwards unless it was renamed."""
+        written: Path | None = None
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(dir=path.parent, prefix=_TEMPORARY)
+            written = Path(name)
+            with os.fdopen(handle, "wb") as out:
+                out.write(body)
+                out.flush()
+                os.fsync(out.fileno())
+            yield written
+        except OSError as error:
+            raise _retryable("write", error) from error
+        finally:
+            if written is not None:
+                written.unlink(missing_ok=True)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _etag(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()
+
+
+def _retryable(verb: str, error: OSError) -> RetryableError:
+    return RetryableError(f"the object directory cannot {verb} ({os.strerror(error.errno or 0)})")
