@@ -1,0 +1,270 @@
+"""The loop both sinks run: consume replay.clean, keep what counts, flush when due, commit what is done.
+
+One thread. At least once towards the store, whose guarded writes make it exactly once. Memory is bounded: above
+BUFFER_BYTES_MAX the consumer is paused until a flush has made room. A store that is away costs lag, never loss.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from pipeline.errors import FatalError, PoisonError, RetryableError
+from pipeline.observe.ready import notify_ready
+from pipeline.settings import Settings
+from pipeline.sinks.delivery import (
+    Committed,
+    Done,
+    FlushLimits,
+    NeedMore,
+    Pending,
+    Taken,
+    Verdict,
+    commit_metadata,
+    is_due,
+    judge,
+    read_commit,
+)
+from pipeline.topics import clients
+from pipeline.topics.catalogue import catalogue
+from pipeline.topics.codec import Codecs
+from pipeline.topics.registry import schema_ids
+
+CONSUME_AT_ONCE = 500
+POLL_S = 0.05
+BUFFER_BYTES_MAX = 192 << 20
+BACKOFF_FIRST_S = 0.2
+BACKOFF_MAX_S = 10.0
+BROKER_TIMEOUT_S = 10.0
+HOLE_ALARM_S = 30.0
+
+log = structlog.get_logger()
+
+
+class Store(Protocol):
+    """What a sink does with what was read. Every call may raise RetryableError; it is then called again."""
+
+    def open(self, partition: int, committed: Committed | None) -> int:
+        """Takes a partition up: the mark, as the store knows it."""
+
+    def flush(self, partition: int, mark: int, batches: list[Taken]) -> Done | NeedMore:
+        """Stores batches, whose source offsets begin at mark + 1 and have no hole."""
+
+    def close(self, partition: int) -> None:
+        """Lets a partition go; nothing is written any more."""
+
+
+@dataclass
+class _Partition:
+    """One assigned partition while we own it."""
+
+    pending: Pending
+    wanted_last: int | None = None
+    retry_at_s: float = 0.0
+    backoff_s: float = BACKOFF_FIRST_S
+    hole_since_s: float | None = None
+    counts: dict[str, int] = field(default_factory=dict)
+
+
+class CleanReader:
+    """Runs one sink until SIGTERM or Ctrl-C."""
+
+    def __init__(self, settings: Settings, *, name: str, store: Store, limits: FlushLimits) -> None:
+        self._settings = settings
+        self._name = name
+        self._store = store
+        self._limits = limits
+        self._topics = catalogue(settings)
+        self._codec = Codecs(self._topics, schema_ids(settings)).clean
+        self._partitions: dict[int, _Partition] = {}
+        self._opening: dict[int, float] = {}
+        self._paused = False
+        self._stopping = False
+        self._consumer: Consumer = clients.consumer(
+            settings, group=f"{settings.sink_group}-{name}", client_id=f"replay-sink-{name}"
+        )
+
+    def run(self) -> None:
+        """Raises FatalError where going on would break a promise; everything not committed is read again then."""
+        for each in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(each, self._stop_soon)
+        self._consumer.subscribe(
+            [self._topics.clean.name], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked
+        )
+        try:
+            while not self._stopping:
+                self._turn()
+            self._flush_due(everything=True)
+        finally:
+            self._consumer.close()
+
+    def _stop_soon(self, *_: object) -> None:
+        self._stopping = True
+
+    def _turn(self) -> None:
+        self._open_assigned()
+        for message in self._consumer.consume(CONSUME_AT_ONCE, POLL_S):
+            self._receive(message)
+        self._flush_due()
+        self._hold_back()
+
+    # Kafka → pending
+
+    def _receive(self, message: Message) -> None:
+        error = message.error()
+        if error is not None:
+            if error.fatal():
+                raise FatalError(f"the consumer cannot go on: {error.name()}")
+            if error.code() != KafkaError._PARTITION_EOF:
+                log.warning("consume_error", error=error.name())
+            return
+        number, offset = message.partition(), message.offset()
+        owned = self._partitions.get(number)
+        if owned is None or number is None or offset is None:
+            return  # fetched before the partition was let go
+        try:
+            batch = self._codec.decode(message.value())
+        except PoisonError as poison:
+            raise FatalError(
+                f"{self._topics.clean.name} partition {number} offset {offset} is not a clean batch ({poison}): "
+                "only workers may write there"
+            ) from poison
+        if batch.epoch != self._settings.epoch:
+            self._count(owned, "other_epoch")
+            return
+        verdict = judge(owned.pending.last, batch)
+        if verdict is Verdict.TAKE:
+            owned.hole_since_s = None
+            owned.pending.add(Taken(batch, offset), time.monotonic())
+            return
+        self._count(owned, verdict.value)
+        if verdict is Verdict.HOLE:
+            self._watch_hole(owned, number, batch.source_offset)
+
+    def _watch_hole(self, owned: _Partition, number: int, offset: int) -> None:
+        now = time.monotonic()
+        owned.hole_since_s = owned.hole_since_s or now
+        if now - owned.hole_since_s > HOLE_ALARM_S:
+            owned.hole_since_s = now
+            log.error("clean_hole_is_not_filled", partition=number, wanted=owned.pending.last + 1, seen=offset)
+
+    @staticmethod
+    def _count(owned: _Partition, what: str) -> None:
+        owned.counts[what] = owned.counts.get(what, 0) + 1
+
+    # pending → store
+
+    def _flush_due(self, *, everything: bool = False) -> None:
+        for number, owned in list(self._partitions.items()):
+            now = time.monotonic()
+            pending = owned.pending
+            wanted = owned.wanted_last
+            due = pending.last >= wanted if wanted is not None else is_due(pending, self._limits, now)
+            if (everything and pending.batches) or (due and now >= owned.retry_at_s):
+                self._flush(number, owned)
+
+    def _flush(self, number: int, owned: _Partition) -> None:
+        pending = owned.pending
+        batches = pending.batches if owned.wanted_last is None else pending.up_to(owned.wanted_last)
+        if not batches:
+            return
+        try:
+            flushed = self._store.flush(number, pending.mark, batches)
+        except RetryableError as error:
+            wait_s = owned.backoff_s * random.uniform(0.5, 1.0)  # noqa: S311
+            owned.retry_at_s = time.monotonic() + wait_s
+            owned.backoff_s = min(BACKOFF_MAX_S, 2 * owned.backoff_s)
+            log.warning("flush_put_off", partition=number, why=str(error), wait_ms=int(wait_s * 1000))
+            return
+        owned.backoff_s = BACKOFF_FIRST_S
+        if isinstance(flushed, NeedMore):
+            owned.wanted_last = flushed.last
+            return
+        owned.wanted_last = None
+        rows = sum(each.batch.event_count for each in batches if each.batch.source_last_offset <= flushed.mark)
+        resume_at = pending.done(flushed.mark, time.monotonic())
+        if resume_at is not None:
+            self._commit(number, owned, Committed(resume_at, flushed.mark))
+        log.debug("flushed", partition=number, mark=flushed.mark, rows=rows, **owned.counts)
+
+    def _commit(self, number: int, owned: _Partition, committed: Committed) -> None:
+        where = TopicPartition(
+            self._topics.clean.name,
+            number,
+            committed.clean_offset,
+            metadata=commit_metadata(self._settings.epoch, committed.mark),
+        )
+        try:
+            self._consumer.commit(offsets=[where], asynchronous=False)
+        except KafkaException as error:
+            # Fenced (the partition is somebody else's by now) or the broker is away: what was stored is stored, and
+            # whoever owns the partition next finds it done.
+            log.warning("commit_failed", partition=number, error=error.args[0].name())
+
+    # memory
+
+    def _hold_back(self) -> None:
+        waiting = sum(owned.pending.payload_bytes for owned in self._partitions.values())
+        full = waiting >= BUFFER_BYTES_MAX
+        if full != self._paused:
+            assigned = self._consumer.assignment()
+            (self._consumer.pause if full else self._consumer.resume)(assigned)
+            self._paused = full
+            log.info("consumption_paused" if full else "consumption_resumed", waiting_bytes=waiting)
+
+    # assignment
+
+    def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        """Takes partitions without reading yet: they are opened in the loop, where a store that is away can be retried."""
+        consumer.incremental_assign(partitions)
+        consumer.pause(partitions)
+        for each in partitions:
+            self._opening[each.partition] = 0.0
+        if not partitions and not self._opening:
+            notify_ready()
+
+    def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        """What was not flushed is read again by the next owner."""
+        for each in partitions:
+            self._opening.pop(each.partition, None)
+            if self._partitions.pop(each.partition, None) is not None:
+                self._store.close(each.partition)
+
+    def _open_assigned(self) -> None:
+        now = time.monotonic()
+        for number in [each for each, at in self._opening.items() if now >= at]:
+            try:
+                self._open(number)
+            except RetryableError as error:
+                log.warning("partition_not_opened_yet", partition=number, why=str(error))
+                self._opening[number] = now + 1.0
+                continue
+            del self._opening[number]
+            if not self._opening:
+                notify_ready()
+
+    def _open(self, number: int) -> None:
+        where = TopicPartition(self._topics.clean.name, number)
+        try:
+            found = self._consumer.committed([where], timeout=BROKER_TIMEOUT_S)[0]
+            low, high = self._consumer.get_watermark_offsets(where, timeout=BROKER_TIMEOUT_S)
+        except KafkaException as error:
+            raise RetryableError(f"the broker does not answer ({error.args[0].name()})") from error
+        committed = read_commit(found.offset, found.metadata, self._settings.epoch)
+        start = committed.clean_offset if committed else low
+        if not low <= start <= high:
+            raise FatalError(
+                f"{where.topic} partition {number}: committed {start}, the log has {low}..{high}: retention overtook the "
+                "sink, or the topic was made anew; reprocess under the next REPLAY_EPOCH"
+            )
+        mark = self._store.open(number, committed)
+        self._partitions[number] = _Partition(Pending(mark))
+        self._consumer.seek(TopicPartition(where.topic, number, start))
+        self._consumer.resume([where])
+        log.info("partition_opened", partition=number, mark=mark, clean_offset=start)

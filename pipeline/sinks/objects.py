@@ -1,0 +1,153 @@
+"""replay.clean → replay objects, and their index in ClickHouse. Order of a flush: bytes, manifest, index rows, offset.
+
+The object's key holds only the *first* source offset it claims, so that of two sinks with different ideas of a range one
+wins the conditional PUT and the other adopts the winner's range, which the object itself carries. Each retention class has
+its own objects; a commit happens only where all classes meet, else a crash would forget how far each class had come.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import structlog
+
+from pipeline.errors import FatalError
+from pipeline.model.blocks import Manifest
+from pipeline.settings import Settings
+from pipeline.sinks.consume import CleanReader
+from pipeline.sinks.delivery import NOTHING_DONE, Committed, Done, FlushLimits, NeedMore, Taken
+from pipeline.sinks.staging import Stage
+from pipeline.storage.blobs import BlobStore, open_store
+from pipeline.storage.blocks import Place, encode_manifest, manifest_key, pack, read_manifest
+from pipeline.storage.clickhouse import ClickHouse
+from pipeline.topics.catalogue import catalogue
+
+log = structlog.get_logger()
+
+_GUARD = """
+    (object, n) NOT IN (SELECT object, n FROM {db}.blocks WHERE object = {object:String})
+    AND (tenant, session_id) NOT IN (
+        SELECT tenant, session_id FROM {db}.erasures
+        WHERE epoch = {epoch:UInt32} AND source_partition = {partition:UInt32} AND source_offset >= {first:UInt64})
+"""
+
+_TS = pa.timestamp("ms", "UTC")
+_BLOCKS = pa.schema(
+    [
+        ("tenant", pa.string()),
+        ("session_id", pa.string()),
+        ("part", pa.string()),
+        ("window_id", pa.string()),
+        ("object", pa.string()),
+        ("n", pa.uint32()),
+        ("byte_start", pa.uint64()),
+        ("byte_length", pa.uint64()),
+        ("first_ts", _TS),
+        ("last_ts", _TS),
+        ("event_count", pa.uint32()),
+        ("sha256", pa.string()),
+        ("epoch", pa.uint32()),
+        ("source_partition", pa.uint32()),
+        ("source_offset", pa.uint64()),
+        ("source_last_offset", pa.uint64()),
+        ("expires_at", pa.uint32()),
+    ]
+)
+
+
+def block_rows(manifest: Manifest) -> pa.Table:
+    """The index rows of one object. Pure."""
+    rows = [
+        {
+            "tenant": block.tenant,
+            "session_id": block.session_id,
+            "part": block.part,
+            "window_id": block.window_id,
+            "object": manifest.object,
+            "n": block.n,
+            "byte_start": block.byte_start,
+            "byte_length": block.byte_length,
+            "first_ts": max(block.first_ts, 0),
+            "last_ts": max(block.last_ts, 0),
+            "event_count": block.event_count,
+            "sha256": block.sha256,
+            "epoch": manifest.epoch,
+            "source_partition": manifest.source_partition,
+            "source_offset": block.source_offset,
+            "source_last_offset": block.source_last_offset,
+            "expires_at": manifest.expires_at,
+        }
+        for block in manifest.blocks
+    ]
+    return pa.Table.from_pylist(rows, _BLOCKS)
+
+
+class ObjectStore:
+    """See `pipeline.sinks.consume.Store`."""
+
+    def __init__(self, settings: Settings, blobs: BlobStore) -> None:
+        self._topic = catalogue(settings).batches.name
+        self._epoch = settings.epoch
+        self._blobs = blobs
+        self._warehouse = ClickHouse(settings)
+        self._index = Stage(self._warehouse, "blocks")
+
+    def open(self, partition: int, committed: Committed | None) -> int:
+        return committed.mark if committed else NOTHING_DONE
+
+    def flush(self, partition: int, mark: int, batches: list[Taken]) -> Done | NeedMore:
+        """Writes one object a class (more where ranges of before are adopted) until all classes have reached the goal."""
+        place = Place(self._topic, self._epoch, partition)
+        goal = batches[-1].batch.source_last_offset
+        full = [each.batch for each in batches if each.batch.event_count]
+        for retention in sorted({batch.retention for batch in full}):
+            reached = mark
+            while mine := [batch for batch in full if batch.retention == retention and batch.source_offset > reached]:
+                packed = pack(place, retention, goal, mine)
+                manifest = packed.manifest
+                if not self._blobs.put_if_absent(manifest.object, packed.body):
+                    manifest = self._adopt(manifest.object)
+                self._finish(manifest)
+                reached = manifest.last
+                if reached > goal:
+                    return NeedMore(reached)
+        return Done(goal)
+
+    def close(self, partition: int) -> None:
+        """Nothing is kept between flushes."""
+
+    def end(self) -> None:
+        self._index.drop()
+        self._warehouse.close()
+
+    def _adopt(self, key: str) -> Manifest:
+        body, _ = self._blobs.get(key)
+        manifest = read_manifest(body)
+        if manifest.object != key:
+            raise FatalError(f"object {key} says it is another one: {manifest.object}")
+        log.info("object_adopted", object=key, first=manifest.first, last=manifest.last)
+        return manifest
+
+    def _finish(self, manifest: Manifest) -> None:
+        """Winner or loser: whoever comes completes manifest and index."""
+        self._blobs.put_if_absent(manifest_key(manifest.object), encode_manifest(manifest))
+        self._index.insert(
+            block_rows(manifest),
+            token=f"blocks-{manifest.object}",
+            guard=_GUARD,
+            object=manifest.object,
+            epoch=manifest.epoch,
+            partition=manifest.source_partition,
+            first=manifest.first,
+        )
+
+
+def run(settings: Settings) -> None:
+    """`replay sink objects`: until SIGTERM."""
+    store = ObjectStore(settings, open_store(settings))
+    limits = FlushLimits(
+        settings.objects_flush_blocks * 100, settings.objects_flush_bytes, settings.objects_flush_age_ms
+    )
+    try:
+        CleanReader(settings, name="objects", store=store, limits=limits).run()
+    finally:
+        store.end()

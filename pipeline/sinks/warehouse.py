@@ -1,0 +1,145 @@
+"""replay.clean → rows in ClickHouse, each event once; replay.sessions → sessions and their users.
+
+A partition's rows go in by *claims*, a chain of ranges of source offsets (table `claims`): claim a range, insert it, replace
+its counts by minute, mark it done. max(offset) of the rows would be no mark: an insert over two months is not atomic.
+Whoever takes a partition up first does again what was claimed and not marked done. An insert moves only rows whose claim is
+not done, that are not there yet, and whose session is not erased: a zombie's late insert finds nothing to do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import structlog
+
+from pipeline.errors import RetryableError
+from pipeline.settings import Settings
+from pipeline.sinks.consume import CleanReader
+from pipeline.sinks.delivery import NOTHING_DONE, Committed, Done, FlushLimits, NeedMore, Taken
+from pipeline.sinks.rows import event_rows, minute_rows
+from pipeline.sinks.sessions import SessionReader
+from pipeline.sinks.staging import Stage
+from pipeline.storage.clickhouse import ClickHouse
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Source offsets first..last of one partition, bound to go in together."""
+
+    first: int
+    last: int
+
+
+_MINE = "epoch = {epoch:UInt32} AND source_partition = {partition:UInt32}"
+
+_GUARD = f"""
+    NOT EXISTS (SELECT 1 FROM {{db}}.claims WHERE {_MINE} AND first = {{first:UInt64}} AND state = 'done')
+    AND seq NOT IN (
+        SELECT seq FROM {{db}}.events
+        WHERE {_MINE} AND source_offset BETWEEN {{first:UInt64}} AND {{last:UInt64}}
+          AND (tenant, session_id) IN (SELECT tenant, session_id FROM {{stage}}))
+    AND (tenant, session_id) NOT IN (
+        SELECT tenant, session_id FROM {{db}}.erasures WHERE {_MINE} AND source_offset >= {{first:UInt64}})
+"""
+
+
+class WarehouseStore:
+    """See `pipeline.sinks.consume.Store`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._epoch = settings.epoch
+        self._warehouse = ClickHouse(settings)
+        self._events = Stage(self._warehouse, "events")
+        self._undone: dict[int, list[Claim]] = {}
+
+    def open(self, partition: int, committed: Committed | None) -> int:
+        states: dict[Claim, set[str]] = {}
+        for first, last, state in self._warehouse.rows(
+            f"SELECT first, last, state FROM {{db}}.claims WHERE {_MINE} ORDER BY first",
+            epoch=self._epoch,
+            partition=partition,
+        ):
+            states.setdefault(Claim(first, last), set()).add(state)
+        done = [claim.last for claim, found in states.items() if "done" in found]
+        self._undone[partition] = [claim for claim, found in states.items() if "done" not in found]
+        for claim in self._undone[partition]:
+            log.warning("claim_found_undone", partition=partition, first=claim.first, last=claim.last)
+        # The chain is done in order, so what is undone lies above every done claim.
+        return max(done, default=NOTHING_DONE)
+
+    def flush(self, partition: int, mark: int, batches: list[Taken]) -> Done | NeedMore:
+        reached = batches[-1].batch.source_last_offset
+        claim = self._claim(partition, mark + 1, reached)
+        if claim.last > reached:
+            return NeedMore(claim.last)
+        self._insert(partition, claim, [each for each in batches if each.batch.source_last_offset <= claim.last])
+        self._undone[partition] = [each for each in self._undone.get(partition, ()) if each.first != claim.first]
+        return Done(claim.last)
+
+    def close(self, partition: int) -> None:
+        self._undone.pop(partition, None)
+
+    def end(self) -> None:
+        """Drops what is this process's own in the warehouse."""
+        self._events.drop()
+        self._warehouse.close()
+
+    def _claim(self, partition: int, first: int, last: int) -> Claim:
+        """The claim that begins at `first`: an undone one of before, ours, or that of whoever was faster."""
+        for known in self._undone.get(partition, ()):
+            if known.first == first:
+                return known
+        where = {"epoch": self._epoch, "partition": partition, "first": first}
+        self._warehouse.command(
+            "INSERT INTO {db}.claims (epoch, source_partition, first, last, state) "
+            f"SETTINGS insert_deduplicate = 1, insert_deduplication_token = 'claim-{self._epoch}-{partition}-{first}' "
+            "SELECT {epoch:UInt32}, {partition:UInt32}, {first:UInt64}, {last:UInt64}, 'claim' "
+            f"WHERE NOT EXISTS (SELECT 1 FROM {{db}}.claims WHERE {_MINE} AND first = {{first:UInt64}} AND state = 'claim') "
+            f"AND (SELECT coalesce(maxOrNull(toInt64(last)), -1) FROM {{db}}.claims WHERE {_MINE} AND state = 'claim') "
+            "= toInt64({first:UInt64}) - 1",
+            **where,
+            last=last,
+        )
+        found = self._warehouse.rows(
+            f"SELECT last FROM {{db}}.claims WHERE {_MINE} AND first = {{first:UInt64}} AND state = 'claim'", **where
+        )
+        if not found:
+            raise ClaimChainMovedError(partition, first)
+        return Claim(first, found[0][0])
+
+    def _insert(self, partition: int, claim: Claim, batches: list[Taken]) -> None:
+        name = f"{self._epoch}-{partition}-{claim.first}-{claim.last}"
+        where = {"epoch": self._epoch, "partition": partition, "first": claim.first, "last": claim.last}
+        rows = event_rows(each.batch for each in batches)
+        self._events.insert(rows, token=f"rows-{name}", guard=_GUARD, **where)
+        self._warehouse.insert("minutes", minute_rows(rows, claim.first))
+        self._warehouse.command(
+            "INSERT INTO {db}.claims (epoch, source_partition, first, last, state) "
+            f"SETTINGS insert_deduplicate = 1, insert_deduplication_token = 'done-{name}' "
+            "SELECT {epoch:UInt32}, {partition:UInt32}, {first:UInt64}, {last:UInt64}, 'done' "
+            f"WHERE NOT EXISTS (SELECT 1 FROM {{db}}.claims WHERE {_MINE} AND first = {{first:UInt64}} AND state = 'done')",
+            **where,
+        )
+
+
+class ClaimChainMovedError(RetryableError):
+    """Somebody else went on with this partition's chain: we are not its owner any more, or read it too long ago."""
+
+    def __init__(self, partition: int, first: int) -> None:
+        super().__init__(f"the claims of partition {partition} moved on beyond {first}: another sink owns it")
+
+
+def run(settings: Settings) -> None:
+    """`replay sink warehouse`: both readers until SIGTERM."""
+    store = WarehouseStore(settings)
+    limits = FlushLimits(settings.warehouse_flush_rows, settings.warehouse_flush_bytes, settings.warehouse_flush_age_ms)
+    sessions = SessionReader(settings)
+    reader = CleanReader(settings, name="warehouse", store=store, limits=limits)
+    sessions.start()
+    try:
+        reader.run()
+    finally:
+        sessions.stop()
+        store.end()
