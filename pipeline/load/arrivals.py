@@ -11,11 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import zstandard
+from confluent_kafka import OFFSET_BEGINNING, KafkaError, TopicPartition
 
 from pipeline.errors import ReplayError
 from pipeline.model.batches import CleanBatch, SessionUpdate
 from pipeline.settings import Settings
-from pipeline.storage import blobs, clickhouse
+from pipeline.storage.blobs import open_store
+from pipeline.storage.clickhouse import ClickHouse
 from pipeline.topics import clients
 from pipeline.topics.catalogue import Topic, catalogue
 from pipeline.topics.codec import Codecs
@@ -45,16 +47,15 @@ def read_topic(settings: Settings, topic: Topic) -> Iterator[Any]:
     """Every message of a topic from its beginning to its end as of now."""
     reader = clients.consumer(settings, group="replay-demo-reader", client_id="replay-demo")
     try:
-        from confluent_kafka import OFFSET_BEGINNING, TopicPartition
-
         left = set(range(topic.partitions))
         reader.assign([TopicPartition(topic.name, each, OFFSET_BEGINNING) for each in left])
         until = time.monotonic() + READ_TIMEOUT_S
         while left and time.monotonic() < until:
             for message in reader.consume(500, 0.2):
-                if message.error() is None:
+                error = message.error()
+                if error is None:
                     yield message
-                elif message.error().name() == "_PARTITION_EOF":
+                elif error.code() == KafkaError._PARTITION_EOF:
                     left.discard(message.partition())
     finally:
         reader.close()
@@ -116,8 +117,7 @@ class Warehouse:
     """The run's rows, by SQL."""
 
     def __init__(self, settings: Settings) -> None:
-        self._client = clickhouse.client(settings)
-        self._database = settings.warehouse_database
+        self._client = ClickHouse(settings)
 
     def rows(self, run_id: str) -> Rows:
         by_type = dict(
@@ -153,8 +153,7 @@ class Warehouse:
         return [(int(row[0]), int(row[1])) for row in self._ask(sql, run_id)]
 
     def _ask(self, sql: str, run_id: str) -> list[tuple[Any, ...]]:
-        found = self._client.query(sql.replace("{db}", self._database), parameters={"run": run_id})
-        return [tuple(row) for row in found.result_rows]
+        return self._client.rows(sql, run=run_id)
 
     def _one(self, sql: str, run_id: str) -> int:
         return int(self._ask(sql, run_id)[0][0])
@@ -173,7 +172,7 @@ class Lines:
 
 def object_lines(settings: Settings, keys: list[str], run_id: str, secrets: list[str]) -> Lines:
     """Counts the run's lines, and how often one of `secrets` stands in the value of an input or in a submitted form."""
-    store = blobs.open_store(settings)
+    store = open_store(settings)
     lines = Lines(objects=len(keys))
     for key in keys:
         body, _etag = store.get(key)

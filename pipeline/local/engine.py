@@ -41,12 +41,12 @@ class Engine:
         started = time.perf_counter_ns()
         connection = self._connect(self._path)
         try:
-            if asked.database:
-                connection.query("USE `{}`".format(asked.database.replace("`", "")), "TSV")
-            if asked.settings:
-                changes = ", ".join(f"{name} = {literal(value)}" for name, value in asked.settings.items())
+            if asked.under.database:
+                connection.query("USE `{}`".format(asked.under.database.replace("`", "")), "TSV")
+            if asked.under.settings:
+                changes = ", ".join(f"{name} = {literal(value)}" for name, value in asked.under.settings.items())
                 connection.query(f"SET {changes}", "TSV")
-            if asked.readonly:
+            if asked.under.readonly:
                 connection.query("SET readonly = 2", "TSV")
             reply = self._insert(connection, asked) if asked.insert_format else self._query(connection, asked)
             reply.summary["elapsed_ns"] = time.perf_counter_ns() - started
@@ -72,7 +72,7 @@ class Engine:
 
     @staticmethod
     def _query(connection, asked: Statement) -> Reply:  # type: ignore[no-untyped-def]
-        found = connection.query(asked.sql, asked.output_format, params=asked.parameters)
+        found = connection.query(asked.sql, asked.output_format, params=asked.under.parameters)
         rows = found.rows_read() if asked.reads else 0
         summary = {
             "read_rows": found.storage_rows_read() or rows,

@@ -72,18 +72,25 @@ class ProtocolError(Exception):
 
 
 @dataclass(frozen=True)
+class _Common:
+    """What every statement is run under."""
+
+    database: str | None
+    settings: dict[str, str]
+    parameters: dict[str, str]
+    readonly: bool
+
+
+@dataclass(frozen=True)
 class Statement:
     """One request, taken apart. `data` is what an INSERT brings along, in `insert_format`."""
 
     sql: str
     insert_format: str | None
     data: bytes
-    database: str | None
-    settings: dict[str, str]
-    parameters: dict[str, str]
     output_format: str | None
     reads: bool
-    readonly: bool
+    under: _Common
 
 
 @dataclass(frozen=True)
@@ -112,27 +119,16 @@ def statement(method: str, query: dict[str, str], content_type: str, body: bytes
         if name not in _NOT_SETTINGS and not name.startswith("param_") and _NAME.fullmatch(name)
     }
     parameters = {name.removeprefix("param_"): value for name, value in query.items() if name.startswith("param_")}
-    common = {
-        "database": query.get("database"),
-        "settings": settings,
-        "parameters": parameters,
-        "readonly": method in {"GET", "HEAD"},
-    }
+    common = _Common(query.get("database"), settings, parameters, method in {"GET", "HEAD"})
     if _INSERT.match(text[:INSERT_HEAD_BYTES]):
         found = _INSERT_FORMAT.search(text, 0, INSERT_HEAD_BYTES)
         if found and not _INSERT_FROM.search(text, 0, found.start()):
-            return Statement(
-                text[: found.start()].decode(),
-                found[1].decode(),
-                text[found.end() :] + data,
-                output_format=None,
-                reads=False,
-                **common,
-            )
+            sql, insert_format = text[: found.start()].decode(), found[1].decode()
+            return Statement(sql, insert_format, text[found.end() :] + data, None, False, common)
     sql = (text + (b"\n" + data if data else b"")).decode()
     asked = _OUTPUT_FORMAT.search(sql)
     output = asked[1] if asked else query.get("default_format", "TabSeparated")
-    return Statement(sql, None, b"", output_format=output, reads=bool(_READS.match(sql)), **common)
+    return Statement(sql, None, b"", output, bool(_READS.match(sql)), common)
 
 
 def literal(text: str) -> str:

@@ -125,8 +125,10 @@ class CleanReader:
                 log.warning("consume_error", error=error.name())
             return
         number, offset = message.partition(), message.offset()
+        assert number is not None
+        assert offset is not None
         owned = self._partitions.get(number)
-        if owned is None or number is None or offset is None:
+        if owned is None:
             return  # fetched before the partition was let go
         try:
             batch = self._codec.decode(message.value())

@@ -216,10 +216,23 @@ def user_rows(updates: Iterable[tuple[SessionUpdate, int]]) -> pa.Table:
 ANONYMOUS = "anonymous"
 _NUMBERS = {
     name: pa.uint64()
-    for name in (
-        "revision duration_ms active_ms events clicks rage_clicks inputs scrolls mouse_moves navigations console_errors "
-        "errors throttled redacted late"
-    ).split()
+    for name in [
+        "revision",
+        "duration_ms",
+        "active_ms",
+        "events",
+        "clicks",
+        "rage_clicks",
+        "inputs",
+        "scrolls",
+        "mouse_moves",
+        "navigations",
+        "console_errors",
+        "errors",
+        "throttled",
+        "redacted",
+        "late",
+    ]
 } | {name: pa.uint32() for name in ("viewport_width", "viewport_height", "epoch", "source_partition")}
 _SESSIONS = pa.schema(
     [
