@@ -1,0 +1,305 @@
+"""throttle → redact → sessionize: one batch through, purely. The heart of the worker.
+
+`step(state, batch, where, rules)` is total and a function of its arguments: the same input gives the same bytes, whatever
+crashed in between. Every received event ends in exactly one count: stored, throttled, repeated, erased or dead-lettered.
+
+The payload is NDJSON and is decoded into structs whose data stays raw bytes: what is dropped is never parsed, what is kept
+is copied, and only inputs, forms, clicks, navigations and console lines are looked into.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import msgspec
+
+from pipeline.errors import PoisonError
+from pipeline.model.batches import (
+    CleanBatch,
+    CleanKind,
+    DeadLetter,
+    Metadata,
+    PartStart,
+    RecorderBatch,
+    SessionUpdate,
+    is_id,
+)
+from pipeline.model.events import SessionEvent, decode_payload, encode_payload
+from pipeline.workers.redact.portable import redact
+from pipeline.workers.rules import Rules
+from pipeline.workers.sessionize import OpenPart, PartBook, is_past_grace, update
+from pipeline.workers.state import (
+    VERSION,
+    WINDOWS_MAX,
+    SessionState,
+    Window,
+    batch_hash,
+    remember,
+    was_seen,
+)
+from pipeline.workers.throttle import Gate
+
+TIMESTAMP_MS_MAX = 4_102_444_800_000
+"""The year 2100. Capture refuses what lies beyond; a producer on Kafka may not have looked."""
+
+EVENTS_MAX = 1 << 20
+"""seq has 20 bits for the index in the batch."""
+
+ANONYMOUS = "anonymous"
+_NO_PAGE = Metadata()
+SOURCES = frozenset({"portable", "rrweb", "posthog"})
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where a raw record stood: its topic, partition, offset, and its LogAppendTime (stream time, ms)."""
+
+    topic: str
+    partition: int
+    offset: int
+    at_ms: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one raw record becomes. `state` is None where the record belongs to no session."""
+
+    state: SessionState | None
+    clean: CleanBatch
+    sessions: tuple[SessionUpdate, ...] = ()
+    dead: DeadLetter | None = None
+
+
+def step(state: SessionState | None, batch: RecorderBatch, where: Where, rules: Rules) -> Outcome:
+    """One batch. Raises PoisonError (bad_envelope, bad_payload) for what can never be processed: see `dead_letter`."""
+    if state is not None and is_past_grace(state, rules, where.at_ms):
+        state = None
+    _check_envelope(batch)
+    hashed = batch_hash(batch.batch_id)
+    if state is not None and was_seen(state.batch_ids, hashed):
+        return _repeat(state, batch, where, rules)
+    events = _events(batch)
+    return _Run(state, batch, where, rules, events, hashed).outcome()
+
+
+def dead_letter(
+    poison: PoisonError, batch: RecorderBatch | None, key: bytes | None, value: bytes, where: Where, rules: Rules
+) -> Outcome:
+    """What becomes of a record that `step` or the codec refused: its bytes go to the dead letters, its offset is accounted
+    for by an empty clean record. `batch` is None where not even the envelope could be read."""
+    count = batch.event_count if batch is not None and 0 <= batch.event_count <= EVENTS_MAX else 0
+    dead = DeadLetter(
+        stage="worker",
+        reason=poison.reason,
+        detail=poison.detail,
+        epoch=rules.epoch,
+        source_topic=where.topic,
+        source_partition=where.partition,
+        source_offset=where.offset,
+        source_at=where.at_ms,
+        event_count=count,
+        key=key,
+        value=value,
+    )
+    readable = batch if batch is not None and is_id(batch.tenant) and is_id(batch.session_id) else None
+    clean = _empty(readable, where, rules, "dead", received_events=count, dead_lettered=count)
+    return Outcome(None, clean, (), dead)
+
+
+def lost(first: int, last: int, where: Where, rules: Rules) -> CleanBatch:
+    """The record for source offsets that retention removed before a worker read them."""
+    clean = _empty(None, where, rules, "lost", received_events=0)
+    return msgspec.structs.replace(clean, source_offset=first, source_last_offset=last)
+
+
+def _check_envelope(batch: RecorderBatch) -> None:
+    for name in ("tenant", "session_id", "window_id", "batch_id"):
+        if not is_id(getattr(batch, name)):
+            raise PoisonError("bad_envelope", f"{name} is not 1 to 128 characters of A-Z a-z 0-9 _ . : -")
+    if batch.source not in SOURCES:
+        raise PoisonError("bad_envelope", "source is none of portable, rrweb, posthog")
+    if not 0 <= batch.event_count <= EVENTS_MAX:
+        raise PoisonError("bad_envelope", f"event_count is not in 0..{EVENTS_MAX}")
+
+
+def _events(batch: RecorderBatch) -> list[SessionEvent]:
+    """The payload's events sorted by time, stably."""
+    try:
+        events = decode_payload(batch.payload)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise PoisonError("bad_payload", f"the payload is not NDJSON events ({type(error).__name__})") from None
+    if len(events) != batch.event_count:
+        raise PoisonError("bad_payload", f"the envelope says {batch.event_count} events, the payload has {len(events)}")
+    events.sort(key=_timestamp)
+    if events and not 0 <= events[0].timestamp <= events[-1].timestamp <= TIMESTAMP_MS_MAX:
+        raise PoisonError("bad_payload", "an event's timestamp is negative or after the year 2100")
+    return events
+
+
+def _timestamp(event: SessionEvent) -> int:
+    return event.timestamp
+
+
+class _Run:
+    """One batch on its way through; holds what the verbs share."""
+
+    def __init__(
+        self,
+        state: SessionState | None,
+        batch: RecorderBatch,
+        where: Where,
+        rules: Rules,
+        events: list[SessionEvent],
+        hashed: bytes,
+    ) -> None:
+        self._state, self._batch, self._where, self._rules = state, batch, where, rules
+        self._events, self._hashed = events, hashed
+        self._book = PartBook(rules, state, _first_name(batch, where, rules), batch.source, batch.metadata)
+        window = next((each for each in state.windows if each.window_id == batch.window_id), None) if state else None
+        self._moves = Gate(rules.mousemove_gap_ms, window.mousemove if window else ())
+        self._scrolls = Gate(rules.scroll_gap_ms, window.scroll if window else ())
+        self._redacted: Counter[str] = Counter()
+        self._late = 0
+
+    def outcome(self) -> Outcome:
+        kept, starts = self._through()
+        batch, where = self._batch, self._where
+        if batch.final:
+            self._end_part()
+        parts, touched = self._book.frozen()
+        known = self._state.user_id if self._state else ANONYMOUS
+        state = SessionState(
+            version=VERSION,
+            tenant=batch.tenant,
+            session_id=batch.session_id,
+            applied=where.offset,
+            seen_at=where.at_ms,
+            user_id=batch.user_id if batch.user_id not in ("", ANONYMOUS) else known,
+            parts=parts,
+            windows=self._windows(),
+            batch_ids=remember(self._state.batch_ids if self._state else b"", self._hashed),
+        )
+        clean = msgspec.structs.replace(
+            _empty(batch, where, self._rules, "batch", received_events=len(self._events)),
+            payload=encode_payload(kept),
+            event_count=len(kept),
+            first_event_at=kept[0].timestamp if kept else 0,
+            last_event_at=kept[-1].timestamp if kept else 0,
+            part=starts[0].part if starts else parts[-1].name,
+            next_parts=tuple(starts[1:]),
+            throttled=len(self._events) - len(kept),
+            redacted=dict(sorted(self._redacted.items())),
+            late=self._late > 0,
+        )
+        updates = tuple(update(part, state, self._rules, where.partition, 2 * where.offset) for part in touched)
+        return Outcome(state, clean, updates)
+
+    def _through(self) -> tuple[list[SessionEvent], list[PartStart]]:
+        """Every event through throttle, redaction and its part: (kept events, where parts begin among them)."""
+        kept: list[SessionEvent] = []
+        starts: list[PartStart] = []
+        part: OpenPart | None = None
+        admit_move, admit_scroll = self._moves.admit, self._scrolls.admit
+        for event in self._events:
+            at, kind = event.timestamp, event.type
+            part = self._book.part_of(at)
+            part.moment(at)
+            counts = part.counts
+            if kind == "mousemove":
+                if not admit_move(at):
+                    counts["throttled"] += 1
+                    continue
+                counts["mouse_moves"] += 1
+            elif kind == "scroll":
+                if not admit_scroll(at):
+                    counts["throttled"] += 1
+                    continue
+                counts["scrolls"] += 1
+            else:
+                if kind in ("input", "submit"):
+                    event = self._redact(event, part)
+                part.count(event)
+            counts["events"] += 1
+            if part.close_reason is not None:
+                counts["late"] += 1
+                self._late += 1
+            if not starts or starts[-1].part != part.name:
+                starts.append(PartStart(index=len(kept), part=part.name))
+            kept.append(event)
+        if part is None:
+            self._book.current(self._where.at_ms)
+        return kept, starts
+
+    def _redact(self, event: SessionEvent, part: OpenPart) -> SessionEvent:
+        before = self._redacted.total()
+        cleaned = redact(event, self._redacted)
+        part.counts["redacted"] += self._redacted.total() - before
+        return cleaned
+
+    def _end_part(self) -> None:
+        part = self._book.current(self._where.at_ms)
+        part.close_reason = part.close_reason or "ended"
+
+    def _windows(self) -> tuple[Window, ...]:
+        """The windows of before with this one last; the one unused longest is forgotten when there are too many."""
+        own = Window(self._batch.window_id, self._moves.stretches, self._scrolls.stretches)
+        others = [each for each in (self._state.windows if self._state else ()) if each.window_id != own.window_id]
+        return (*others[-(WINDOWS_MAX - 1) :], own)
+
+
+def _first_name(batch: RecorderBatch, where: Where, rules: Rules) -> str:
+    """The name of a part that begins without state: 1; but events older than the grace may belong to a session whose
+    state was released, whose parts must not be replaced: they open a part of their own."""
+    old = not batch.imported and where.at_ms - batch.last_event_at > rules.session_grace_ms and batch.event_count > 0
+    return f"L{where.offset}" if old else "1"
+
+
+def _repeat(state: SessionState, batch: RecorderBatch, where: Where, rules: Rules) -> Outcome:
+    """A client's retry: counted, nothing else. The state goes on to this offset."""
+    count = batch.event_count
+    clean = _empty(batch, where, rules, "repeat", received_events=count, repeated=count)
+    clean = msgspec.structs.replace(clean, part=state.parts[-1].name if state.parts else "1")
+    return Outcome(msgspec.structs.replace(state, applied=where.offset, seen_at=where.at_ms), clean)
+
+
+def _empty(
+    batch: RecorderBatch | None, where: Where, rules: Rules, kind: CleanKind, *, received_events: int, **counts: int
+) -> CleanBatch:
+    """A clean record without events; the envelope is the batch's where it could be read."""
+    return CleanBatch(
+        kind=kind,
+        tenant=batch.tenant if batch else "",
+        session_id=batch.session_id if batch else "",
+        window_id=batch.window_id if batch else "",
+        user_id=batch.user_id if batch else ANONYMOUS,
+        batch_id=batch.batch_id if batch else "",
+        sequence=batch.sequence if batch else None,
+        source=batch.source if batch else "portable",
+        client_version=batch.client_version if batch else None,
+        imported=batch.imported if batch else False,
+        final=batch.final if batch else False,
+        sent_at=batch.sent_at if batch else 0,
+        received_at=batch.received_at if batch else where.at_ms,
+        metadata=batch.metadata if batch else _NO_PAGE,
+        first_event_at=0,
+        last_event_at=0,
+        event_count=0,
+        payload=b"",
+        epoch=rules.epoch,
+        source_partition=where.partition,
+        source_offset=where.offset,
+        source_last_offset=where.offset,
+        source_at=where.at_ms,
+        retention=rules.retention,
+        part="",
+        next_parts=(),
+        clock_correction_ms=0,
+        received_events=received_events,
+        throttled=0,
+        repeated=counts.get("repeated", 0),
+        erased=0,
+        dead_lettered=counts.get("dead_lettered", 0),
+        redacted={},
+        late=False,
+    )

@@ -1,0 +1,253 @@
+"""Sessions and their parts, in log order: the client's session id is a claim, which gaps and length cut into parts.
+
+A gap above `session_gap_ms` (one of exactly that still belongs) or a part longer than `session_length_ms` begins the next
+part; parts count on, never merge, never renumber. An event earlier than the current part belongs to the latest remembered
+part that began at or before it, or to the oldest remembered; if that part is closed the event is late.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from pipeline.model.batches import CloseReason, Metadata, SessionUpdate, Source
+from pipeline.model.events import SessionEvent
+from pipeline.workers.rules import Rules
+from pipeline.workers.state import PARTS_MAX, URLS_MAX, Part, SessionState
+
+ACTIVE_GAP_MS = 5_000
+RAGE_CLICKS = 3
+RAGE_WITHIN_MS = 1_000
+RAGE_WITHIN_PX = 30.0
+
+
+class _Data(msgspec.Struct):
+    """The members that a session's counts need."""
+
+    url: Any = None
+    type: Any = None
+    x: Any = None
+    y: Any = None
+
+
+_read = msgspec.json.Decoder(_Data).decode
+
+
+class OpenPart:
+    """A part while a batch is added to it; `frozen` is the part then."""
+
+    __slots__ = ("clicks", "close_reason", "counts", "ended_at", "first_url", "last_url", "name", "part", "rage_clicks",
+                 "recent_clicks", "started_at", "urls")  # fmt: skip
+
+    def __init__(self, part: Part) -> None:
+        self.part = part
+        self.name = part.name
+        self.started_at, self.ended_at = part.started_at, part.ended_at
+        self.close_reason: CloseReason | None = part.close_reason
+        self.first_url, self.last_url, self.urls = part.first_url, part.last_url, part.urls
+        self.rage_clicks, self.recent_clicks = part.rage_clicks, part.recent_clicks
+        self.counts = dict.fromkeys(
+            ("active_ms", "events", "clicks", "inputs", "scrolls", "mouse_moves", "navigations", "console_errors",
+             "errors", "throttled", "redacted", "late"), 0)  # fmt: skip
+
+    def moment(self, at_ms: int) -> None:
+        """Somebody did something then, whether the event is kept or not."""
+        since = at_ms - self.ended_at
+        if since > 0:
+            if since <= ACTIVE_GAP_MS:
+                self.counts["active_ms"] += since
+            self.ended_at = at_ms
+        elif at_ms < self.started_at:
+            self.started_at = at_ms
+
+    def count(self, event: SessionEvent) -> None:
+        """A kept event other than mousemove and scroll. Data that is no object counts by its type alone."""
+        counts, kind = self.counts, event.type
+        try:
+            if kind == "click":
+                counts["clicks"] += 1
+                self._click(event.timestamp, _read(event.data))
+            elif kind == "input":
+                counts["inputs"] += 1
+            elif kind == "navigation":
+                counts["navigations"] += 1
+                self.visit(_read(event.data).url)
+            elif kind == "initial_state":
+                self.visit(_read(event.data).url)
+            elif kind == "console":
+                counts["console_errors"] += _read(event.data).type == "error"
+            elif kind in ("error", "promise_error"):
+                counts["errors"] += 1
+        except msgspec.ValidationError:
+            return
+
+    def visit(self, url: object) -> None:
+        if not isinstance(url, str) or not url:
+            return
+        self.first_url = self.first_url or url
+        self.last_url = url
+        if url not in self.urls and len(self.urls) < URLS_MAX:
+            self.urls = (*self.urls, url)
+
+    def _click(self, at_ms: int, data: _Data) -> None:
+        x, y = data.x, data.y
+        if not isinstance(x, int | float) or not isinstance(y, int | float):
+            return
+        recent = tuple(
+            each
+            for each in self.recent_clicks
+            if 0 <= at_ms - each[0] <= RAGE_WITHIN_MS
+            and abs(each[1] - x) <= RAGE_WITHIN_PX
+            and abs(each[2] - y) <= RAGE_WITHIN_PX
+        )
+        burst = (*recent, (at_ms, float(x), float(y)))[-RAGE_CLICKS:]
+        if len(burst) == RAGE_CLICKS and len(self.recent_clicks) < RAGE_CLICKS:
+            self.rage_clicks += 1  # the third click makes the burst; a fourth one belongs to it
+        self.recent_clicks = burst
+
+    @property
+    def frozen(self) -> Part:
+        part, counts = self.part, self.counts
+        return msgspec.structs.replace(
+            part,
+            started_at=self.started_at,
+            ended_at=self.ended_at,
+            close_reason=self.close_reason,
+            rage_clicks=self.rage_clicks,
+            recent_clicks=self.recent_clicks,
+            first_url=self.first_url,
+            last_url=self.last_url,
+            urls=self.urls,
+            **{name: getattr(part, name) + added for name, added in counts.items()},
+        )
+
+
+class PartBook:
+    """The parts of one session while a batch goes through; remembers which of them changed."""
+
+    def __init__(
+        self, rules: Rules, state: SessionState | None, first_name: str, source: Source, page: Metadata
+    ) -> None:
+        self._rules = rules
+        self._source: Source = source
+        self._page = page
+        self._first_name = first_name
+        self.parts = [OpenPart(part) for part in state.parts] if state else []
+        self.touched: set[str] = set()
+
+    def part_of(self, at_ms: int) -> OpenPart:
+        """The part that an event at this time belongs to, begun now where it must be."""
+        current = self.parts[-1] if self.parts else None
+        if current is None:
+            return self._begin(self._first_name, at_ms)
+        if at_ms < current.started_at:
+            return self._earlier(at_ms)
+        reason = self._why_over(current, at_ms)
+        if reason is None:
+            return self._touch(current)
+        if current.close_reason is None:
+            current.close_reason = reason
+            self._touch(current)
+        return self._begin(_next_name(current.name), at_ms)
+
+    def current(self, at_ms: int) -> OpenPart:
+        """The part that a batch without events belongs to."""
+        return self._touch(self.parts[-1]) if self.parts else self._begin(self._first_name, at_ms)
+
+    def _why_over(self, part: OpenPart, at_ms: int) -> CloseReason | None:
+        if at_ms - part.ended_at > self._rules.session_gap_ms:
+            return "idle"
+        if at_ms - part.started_at > self._rules.session_length_ms:
+            return "max_duration"
+        return None
+
+    def _earlier(self, at_ms: int) -> OpenPart:
+        for part in reversed(self.parts):
+            if part.started_at <= at_ms:
+                return self._touch(part)
+        return self._touch(self.parts[0])
+
+    def _touch(self, part: OpenPart) -> OpenPart:
+        self.touched.add(part.name)
+        return part
+
+    def _begin(self, name: str, at_ms: int) -> OpenPart:
+        page = self._page
+        part = Part(name, self._source, at_ms, at_ms, None, *[0] * 13, "", "", (), page.user_agent, page.viewport_width,
+                    page.viewport_height, ())  # fmt: skip
+        opened = OpenPart(part)
+        opened.visit(page.url)
+        self.parts.append(opened)
+        return self._touch(opened)
+
+    def frozen(self) -> tuple[tuple[Part, ...], tuple[Part, ...]]:
+        """(the parts to remember, all parts that changed), in order."""
+        parts = tuple(each.frozen for each in self.parts)
+        return parts[-PARTS_MAX:], tuple(part for part in parts if part.name in self.touched)
+
+
+def _next_name(name: str) -> str:
+    """`1` → `2`; `L40` → `L40.2` → `L40.3`: what follows a part that began without state counts on under its name."""
+    if name.isdigit():
+        return str(int(name) + 1)
+    stem, _, number = name.partition(".")
+    return f"{stem}.{int(number or '1') + 1}"
+
+
+def update(part: Part, state: SessionState, rules: Rules, partition: int, revision: int) -> SessionUpdate:
+    """What is told of a part. Pure: the same part, state and revision give the same update."""
+    return SessionUpdate(
+        tenant=state.tenant,
+        session_id=state.session_id,
+        part=part.name,
+        revision=revision,
+        status="closed" if part.close_reason else "open",
+        close_reason=part.close_reason,
+        source=part.source,
+        user_id=state.user_id,
+        started_at=part.started_at,
+        ended_at=part.ended_at,
+        duration_ms=part.ended_at - part.started_at,
+        active_ms=part.active_ms,
+        events=part.events,
+        clicks=part.clicks,
+        rage_clicks=part.rage_clicks,
+        inputs=part.inputs,
+        scrolls=part.scrolls,
+        mouse_moves=part.mouse_moves,
+        navigations=part.navigations,
+        console_errors=part.console_errors,
+        errors=part.errors,
+        throttled=part.throttled,
+        redacted=part.redacted,
+        late=part.late,
+        first_url=part.first_url,
+        last_url=part.last_url,
+        urls=part.urls,
+        user_agent=part.user_agent,
+        viewport_width=part.viewport_width,
+        viewport_height=part.viewport_height,
+        retention=rules.retention,
+        epoch=rules.epoch,
+        source_partition=partition,
+    )
+
+
+def close_by_clock(state: SessionState, rules: Rules, partition: int, now_ms: int) -> SessionUpdate | None:
+    """The update that closes an idle session where no batch comes to do it; its content depends on the state alone.
+
+    It changes no state: whether it ran changes no later decision.
+    """
+    if not state.parts or now_ms - state.seen_at <= rules.session_gap_ms:
+        return None
+    part = state.parts[-1]
+    if part.close_reason is not None:
+        return None
+    closed = msgspec.structs.replace(part, close_reason="idle")
+    return update(closed, state, rules, partition, 2 * state.applied + 1)
+
+
+def is_past_grace(state: SessionState, rules: Rules, now_ms: int) -> bool:
+    """From then on the session counts as never seen, whether or not its state was released already."""
+    return now_ms - state.seen_at > rules.session_grace_ms

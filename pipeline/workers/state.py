@@ -1,0 +1,112 @@
+"""What a worker remembers of a session between batches, and how that is written to replay.state.
+
+Bounded: PARTS_MAX parts, WINDOWS_MAX windows, BATCH_IDS_MAX hashed batch ids. Never a recorded value but URLs and user ids.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import msgspec
+
+from pipeline.errors import FatalError
+from pipeline.model.batches import CloseReason, Source
+from pipeline.workers.throttle import Stretches
+
+PARTS_MAX = 4
+WINDOWS_MAX = 16
+BATCH_IDS_MAX = 512
+BATCH_HASH_BYTES = 8
+URLS_MAX = 50
+VERSION = 1
+
+
+class Part(msgspec.Struct, frozen=True, array_like=True):
+    """One part of a session: all that its SessionUpdate says. Times in ms since 1970, client's clock."""
+
+    name: str
+    source: Source
+    started_at: int
+    ended_at: int
+    close_reason: CloseReason | None
+    active_ms: int
+    events: int
+    clicks: int
+    rage_clicks: int
+    inputs: int
+    scrolls: int
+    mouse_moves: int
+    navigations: int
+    console_errors: int
+    errors: int
+    throttled: int
+    redacted: int
+    late: int
+    first_url: str
+    last_url: str
+    urls: tuple[str, ...]
+    user_agent: str
+    viewport_width: int
+    viewport_height: int
+    recent_clicks: tuple[tuple[int, float, float], ...]
+    """The last clicks of a burst that is not yet counted as rage, or of one that is: (at, x, y)."""
+
+
+class Window(msgspec.Struct, frozen=True, array_like=True):
+    """One browser tab's gates."""
+
+    window_id: str
+    mousemove: Stretches = ()
+    scroll: Stretches = ()
+
+
+class SessionState(msgspec.Struct, frozen=True, array_like=True):
+    """All of one session. `applied` is the source offset up to which its outputs exist; `seen_at` is stream time."""
+
+    version: int
+    tenant: str
+    session_id: str
+    applied: int
+    seen_at: int
+    user_id: str
+    parts: tuple[Part, ...]
+    windows: tuple[Window, ...]
+    batch_ids: bytes
+
+
+_decoder = msgspec.msgpack.Decoder(SessionState)
+_encoder = msgspec.msgpack.Encoder()
+
+
+def encode_state(state: SessionState) -> bytes:
+    return _encoder.encode(state)
+
+
+def decode_state(value: bytes) -> SessionState:
+    """Raises FatalError where another version wrote it: to guess at state would change what a repeated batch gives."""
+    try:
+        state = _decoder.decode(value)
+    except msgspec.DecodeError as error:
+        raise FatalError(
+            f"a session's state cannot be read ({type(error).__name__}): another version wrote it"
+        ) from None
+    if state.version != VERSION:
+        raise FatalError(f"a session's state has version {state.version}, this worker reads {VERSION}")
+    return state
+
+
+def batch_hash(batch_id: str) -> bytes:
+    return hashlib.blake2b(batch_id.encode(), digest_size=BATCH_HASH_BYTES).digest()
+
+
+def was_seen(batch_ids: bytes, hashed: bytes) -> bool:
+    """Whether the hash is one of those remembered (they lie side by side)."""
+    at = batch_ids.find(hashed)
+    while at >= 0 and at % BATCH_HASH_BYTES:
+        at = batch_ids.find(hashed, at + 1)
+    return at >= 0
+
+
+def remember(batch_ids: bytes, hashed: bytes) -> bytes:
+    """The oldest is forgotten when there are too many."""
+    return (batch_ids + hashed)[-BATCH_IDS_MAX * BATCH_HASH_BYTES :]
