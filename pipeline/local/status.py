@@ -62,6 +62,6 @@ def _created(pid: int | None) -> float | None:
     if pid is None:
         return None
     try:
-        return round(psutil.Process(pid).create_time(), 1)
+        return float(round(psutil.Process(pid).create_time(), 1))
     except psutil.NoSuchProcess:
         return None

@@ -201,8 +201,8 @@ class _Run:
         starts: list[PartStart] = []
         part: OpenPart | None = None
         admit_move, admit_scroll = self._moves.admit, self._scrolls.admit
-        for event in self._events:
-            at, kind = event.timestamp, event.type
+        for received in self._events:
+            event, at, kind = received, received.timestamp, received.type
             part = self._book.part_of(at)
             part.moment(at)
             counts = part.counts

@@ -174,8 +174,15 @@ class PartBook:
 
     def _begin(self, name: str, at_ms: int) -> OpenPart:
         page = self._page
-        part = Part(name, self._source, at_ms, at_ms, None, *[0] * 13, "", "", (), page.user_agent, page.viewport_width,
-                    page.viewport_height, ())  # fmt: skip
+        part = Part(
+            name,
+            self._source,
+            at_ms,
+            at_ms,
+            user_agent=page.user_agent,
+            viewport_width=page.viewport_width,
+            viewport_height=page.viewport_height,
+        )
         opened = OpenPart(part)
         opened.visit(page.url)
         self.parts.append(opened)

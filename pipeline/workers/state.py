@@ -28,27 +28,27 @@ class Part(msgspec.Struct, frozen=True, array_like=True):
     source: Source
     started_at: int
     ended_at: int
-    close_reason: CloseReason | None
-    active_ms: int
-    events: int
-    clicks: int
-    rage_clicks: int
-    inputs: int
-    scrolls: int
-    mouse_moves: int
-    navigations: int
-    console_errors: int
-    errors: int
-    throttled: int
-    redacted: int
-    late: int
-    first_url: str
-    last_url: str
-    urls: tuple[str, ...]
-    user_agent: str
-    viewport_width: int
-    viewport_height: int
-    recent_clicks: tuple[tuple[int, float, float], ...]
+    close_reason: CloseReason | None = None
+    active_ms: int = 0
+    events: int = 0
+    clicks: int = 0
+    rage_clicks: int = 0
+    inputs: int = 0
+    scrolls: int = 0
+    mouse_moves: int = 0
+    navigations: int = 0
+    console_errors: int = 0
+    errors: int = 0
+    throttled: int = 0
+    redacted: int = 0
+    late: int = 0
+    first_url: str = ""
+    last_url: str = ""
+    urls: tuple[str, ...] = ()
+    user_agent: str = ""
+    viewport_width: int = 0
+    viewport_height: int = 0
+    recent_clicks: tuple[tuple[int, float, float], ...] = ()
     """The last clicks of a burst that is not yet counted as rage, or of one that is: (at, x, y)."""
 
 

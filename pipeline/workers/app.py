@@ -1,0 +1,253 @@
+"""The Faust worker: membership, fetching and commits are Faust's; what is exact is ours.
+
+Faust's Table was measured to lose messages over rebalances, so state lives in a compacted topic of our own, loaded for each
+generation of the group (`store`). The rules, in the order they are carried out for a chunk of records:
+
+ 1. A record below `next` is a repeat: skipped. One above it is fatal, unless the log's start overtook us: then the lost range
+    becomes one clean record and an alarm.
+ 2. A record at or below its session's `applied` has its outputs already; its state is written again under our generation
+    where another's holds it, because our commit relies on it.
+ 3. Clean records, session updates and dead letters are produced; all must be acked.
+ 4. Then the states touched are written, and older generations' records of them tombstoned; all must be acked.
+ 5. Only then the chunk's body returns, and Faust commits (fenced by generation).
+
+`take` acks a chunk even when its body raises, so every failure ends the process before that: the next one starts from what
+was committed, and what is repeated gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from typing import Any
+
+import faust
+import structlog
+
+from pipeline.errors import FatalError, ReplayError
+from pipeline.model.batches import session_key
+from pipeline.observe.ready import notify_ready
+from pipeline.settings import Settings
+from pipeline.topics.catalogue import catalogue
+from pipeline.topics.codec import Codecs
+from pipeline.topics.registry import schema_ids
+from pipeline.workers.chain import Where, lost
+from pipeline.workers.outputs import Outputs
+from pipeline.workers.reference import RawRecord, process
+from pipeline.workers.rules import rules
+from pipeline.workers.sessionize import close_by_clock, is_past_grace
+from pipeline.workers.state import encode_state
+from pipeline.workers.store import Held, Partition, load, state_key
+
+CHUNK_RECORDS = 400
+CHUNK_WAIT_S = 0.02
+HOUSEKEEPING_EVERY_S = 30.0
+EXIT_CODE = 9
+
+log = structlog.get_logger()
+
+
+class Worker:
+    """The sessions of the partitions of one generation, and what is done with a chunk of records."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._topics = catalogue(settings)
+        codecs = Codecs(self._topics, schema_ids(settings))
+        self._codec = codecs.batches
+        self._rules = rules(settings)
+        self._outputs = Outputs(settings, self._topics, codecs)
+        self._generation = -1
+        self._partitions: dict[int, Partition] = {}
+        self._told_closed: dict[bytes, int] = {}
+
+    async def chunk(self, app: faust.App, events: list[Any]) -> None:
+        """All of one chunk, to the last ack. Raises FatalError where the process must end."""
+        await self._be_current(app)
+        touched: dict[tuple[int, bytes], Held] = {}
+        for event in events:
+            message = event.message
+            partition = self._partitions.get(message.partition)
+            if message.generation_id != self._generation or partition is None:
+                continue  # fetched under an older assignment: not ours to decide
+            self._record(message, partition, touched)
+        await asyncio.to_thread(self._outputs.flush)
+        self._write_states(touched)
+        await asyncio.to_thread(self._outputs.flush)
+
+    async def _be_current(self, app: faust.App) -> None:
+        """Loads the state of this generation and assignment where it is not loaded yet."""
+        name = self._topics.batches.name
+        while True:
+            generation = app.consumer_generation_id
+            assigned = sorted(each.partition for each in app.consumer.assignment() if each.topic == name)
+            if generation == self._generation and assigned == sorted(self._partitions):
+                return
+            began = time.monotonic()
+            loaded = await asyncio.to_thread(load, self._settings, self._topics, generation, assigned)
+            self._generation, self._partitions = generation, loaded
+            self._told_closed.clear()
+            for number, partition in loaded.items():
+                for loser in partition.losers:
+                    self._outputs.state(loser, None, number)
+            log.info(
+                "state_loaded",
+                generation=generation,
+                partitions=assigned,
+                sessions=sum(len(each.held) for each in loaded.values()),
+                ms=int((time.monotonic() - began) * 1000),
+            )
+
+    def _record(self, message: Any, partition: Partition, touched: dict[tuple[int, bytes], Held]) -> None:
+        number, offset = message.partition, message.offset
+        if offset < partition.next_offset:
+            return
+        if offset > partition.next_offset:
+            self._skip_lost(message, partition)
+        partition.next_offset = offset + 1
+        record = RawRecord(message.topic, number, offset, int(message.timestamp * 1000), message.key, message.value)
+        known = _Overlay(number, touched, partition.held)
+        outcome = process(record, known, self._codec, self._rules)  # type: ignore[arg-type]
+        session = session_key(outcome.clean.tenant, outcome.clean.session_id)
+        held = touched.get((number, session)) or partition.held.get(session)
+        if outcome.dead is None and held is not None and offset <= held.state.applied:
+            touched.setdefault((number, session), held)  # its outputs exist; our commit relies on this state
+            return
+        if outcome.dead is not None:
+            self._outputs.dead_letter(outcome.dead)
+            log.warning("dead_letter", partition=number, offset=offset, reason=outcome.dead.reason)
+        self._outputs.clean(outcome.clean, message.key)
+        for update in outcome.sessions:
+            self._outputs.session(update, record.timestamp_ms)
+        if outcome.state is not None:
+            touched[number, session] = Held(outcome.state, self._generation)
+
+    def _skip_lost(self, message: Any, partition: Partition) -> None:
+        number, offset, wanted = message.partition, message.offset, partition.next_offset
+        if partition.log_start <= wanted:
+            raise FatalError(
+                f"{message.topic} partition {number} jumps from offset {wanted} to {offset}, and its log begins at "
+                f"{partition.log_start}: records are missing that were not removed by retention"
+            )
+        if offset != partition.log_start:
+            raise FatalError(
+                f"{message.topic} partition {number} begins at {partition.log_start}, but {offset} came first"
+            )
+        log.error("retention_overtook_the_worker", partition=number, first=wanted, last=offset - 1)
+        where = Where(message.topic, number, wanted, int(message.timestamp * 1000))
+        self._outputs.clean(lost(wanted, offset - 1, where, self._rules), None)
+
+    def _write_states(self, touched: dict[tuple[int, bytes], Held]) -> None:
+        """The new record first, older generations' tombstone after it, on the same partition."""
+        for (number, session), held in touched.items():
+            known = self._partitions[number].held
+            before = known.get(session)
+            if before is held and held.generation == self._generation:
+                continue  # relied on, and already ours
+            self._outputs.state(state_key(session, self._generation), encode_state(held.state), number)
+            if before is not None and before.generation < self._generation:
+                self._outputs.state(state_key(session, before.generation), None, number)
+            known[session] = Held(held.state, self._generation)
+
+    def housekeeping(self, app: faust.App, now_ms: int) -> None:
+        """Tells of idle sessions that they are closed and releases those past their grace. No await: a chunk's own
+        writes of the same session come wholly before or wholly after."""
+        if app.consumer_generation_id != self._generation:
+            return
+        for number, partition in self._partitions.items():
+            for session, held in list(partition.held.items()):
+                if is_past_grace(held.state, self._rules, now_ms):
+                    self._outputs.state(state_key(session, self._generation), None, number)
+                    if held.generation < self._generation:
+                        self._outputs.state(state_key(session, held.generation), None, number)
+                    del partition.held[session]
+                    self._told_closed.pop(session, None)
+                elif self._told_closed.get(session) != held.state.applied:
+                    closed = close_by_clock(held.state, self._rules, number, now_ms)
+                    if closed is not None:
+                        self._outputs.session(closed, now_ms)
+                        self._told_closed[session] = held.state.applied
+
+
+class _Overlay:
+    """The states that a record sees: those touched in this chunk before those held."""
+
+    def __init__(self, number: int, touched: dict[tuple[int, bytes], Held], held: dict[bytes, Held]) -> None:
+        self._number, self._touched, self._held = number, touched, held
+
+    def get(self, key: tuple[str, str]) -> Any:
+        session = session_key(*key)
+        found = self._touched.get((self._number, session)) or self._held.get(session)
+        return found.state if found else None
+
+
+def make_app(settings: Settings) -> faust.App:
+    """The Faust application; see the module's docstring for what is Faust's and what is ours."""
+    topics = catalogue(settings)
+    datadir = settings.home.absolute() / "faust"
+    datadir.mkdir(parents=True, exist_ok=True)
+    app = faust.App(
+        settings.worker_group,
+        broker=[f"aiokafka://{each}" for each in settings.kafka.split(",")],
+        datadir=str(datadir),
+        processing_guarantee="at_least_once",
+        web_enabled=False,
+        topic_disable_leader=True,
+        topic_allow_declare=False,
+        consumer_auto_offset_reset="earliest",
+        key_serializer="raw",
+        value_serializer="raw",
+        broker_commit_interval=0.3,
+        broker_session_timeout=6.0,
+        broker_heartbeat_interval=1.5,
+        broker_request_timeout=20.0,
+        broker_max_poll_records=500,
+        consumer_max_fetch_size=settings.batch_bytes_max + (64 << 10),
+        stream_buffer_maxsize=512,
+        stream_recovery_delay=0.0,
+        table_standby_replicas=0,
+        worker_redirect_stdouts=False,
+    )
+    raw = app.topic(
+        topics.batches.name, key_serializer="raw", value_serializer="raw", partitions=topics.batches.partitions
+    )
+    worker = Worker(settings)
+
+    @app.agent(raw, concurrency=1, name="chain")
+    async def chain(stream: Any) -> None:
+        async for events in stream.take_events(CHUNK_RECORDS, within=CHUNK_WAIT_S):
+            try:
+                await worker.chunk(app, events)
+            except asyncio.CancelledError:
+                _die("cancelled in the middle of a chunk")
+            except BaseException as error:
+                _die(str(error) if isinstance(error, ReplayError) else repr(error))
+
+    @app.timer(HOUSEKEEPING_EVERY_S)
+    async def housekeeping() -> None:
+        try:
+            worker.housekeeping(app, time.time_ns() // 1_000_000)
+        except BaseException as error:
+            _die(repr(error))
+
+    @app.on_partitions_assigned.connect
+    async def assigned(sender: Any, assigned: Any, **_: Any) -> None:
+        notify_ready()
+
+    return app
+
+
+def _die(why: str) -> None:
+    """Ends the process before Faust can ack. The supervisor starts it anew from the committed offsets."""
+    log.error("worker_ends", why=why)
+    sys.stderr.flush()
+    os._exit(EXIT_CODE)
+
+
+def run(settings: Settings) -> None:
+    """`replay worker`: until SIGTERM, then drains, commits and leaves the group."""
+    app = make_app(settings)
+    worker = faust.Worker(app, loglevel="WARNING", redirect_stdouts=False, override_logging=False, quiet=True)
+    worker.execute_from_commandline()

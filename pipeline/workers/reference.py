@@ -1,0 +1,54 @@
+"""The reference run: the pure chain over raw records, in order, in one thread, without a crash.
+
+What the clean log, the rows and the objects must equal, whatever happened to the processes that made them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from pipeline.errors import PoisonError
+from pipeline.model.batches import RecorderBatch
+from pipeline.topics.codec import RecordCodec
+from pipeline.workers.chain import Outcome, Where, dead_letter, step
+from pipeline.workers.rules import Rules
+from pipeline.workers.state import SessionState
+
+
+@dataclass(frozen=True)
+class RawRecord:
+    """One message of replay.batches."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+
+    @property
+    def where(self) -> Where:
+        return Where(self.topic, self.partition, self.offset, self.timestamp_ms)
+
+
+def process(record: RawRecord, find: dict[tuple[str, str], SessionState], codec: RecordCodec, rules: Rules) -> Outcome:
+    """One record against the states known so far; does not change them. Total: poison becomes a dead letter."""
+    batch: RecorderBatch | None = None
+    try:
+        batch = codec.decode(record.value)
+        state = find.get((batch.tenant, batch.session_id))
+        return step(state, batch, record.where, rules)
+    except PoisonError as poison:
+        return dead_letter(poison, batch, record.key, record.value or b"", record.where, rules)
+
+
+def reference_run(records: Iterable[RawRecord], codec: RecordCodec, rules: Rules) -> Iterator[Outcome]:
+    """One outcome a record. Records of one partition must come in the order of their offsets."""
+    states: dict[int, dict[tuple[str, str], SessionState]] = {}
+    for record in records:
+        known = states.setdefault(record.partition, {})
+        outcome = process(record, known, codec, rules)
+        if outcome.state is not None:
+            known[outcome.state.tenant, outcome.state.session_id] = outcome.state
+        yield outcome

@@ -1,0 +1,139 @@
+"""The worker's own state topic: what a generation of the group loads, and which records win.
+
+A record's key is `tenant:session_id \\0 generation`: the *generation* of the consumer group wrote it, so a worker that slept
+through a rebalance cannot overwrite its successor's state. Per session the highest applied offset wins, then the highest
+generation. The folding is pure; `load` reads.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
+
+from pipeline.errors import FatalError
+from pipeline.settings import Settings
+from pipeline.topics import clients
+from pipeline.topics.catalogue import Catalogue
+from pipeline.workers.state import SessionState, decode_state
+
+BROKER_TIMEOUT_S = 10.0
+LOAD_LIMIT_S = 120.0
+LOAD_AT_ONCE = 2_000
+LOAD_WAIT_S = 0.05
+"""Short: a consume waits its whole time-out at the end of the topic."""
+
+SessionKey = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Held:
+    """A session's state and the generation whose record holds it."""
+
+    state: SessionState
+    generation: int
+
+
+def state_key(session: bytes, generation: int) -> bytes:
+    return session + b"\0" + str(generation).encode()
+
+
+def split_key(key: bytes) -> tuple[bytes, int]:
+    """Raises FatalError where it is no key of ours."""
+    session, _, generation = key.rpartition(b"\0")
+    if not session or not generation.isdigit():
+        raise FatalError("replay.state holds a record that no worker wrote: only workers may write there")
+    return session, int(generation)
+
+
+@dataclass
+class Folded:
+    """One partition of the state topic, read to its end: the winners, and the records that lost to them."""
+
+    best: dict[bytes, Held] = field(default_factory=dict)
+    losers: list[bytes] = field(default_factory=list)
+    newest_generation: int = -1
+
+
+def fold(records: dict[bytes, bytes]) -> Folded:
+    """The last value of each key (tombstones gone) → winners and losers. Pure.
+
+    Only losers of a generation below the winner's may be tombstoned: a younger one may belong to a worker still writing.
+    """
+    folded = Folded()
+    candidates: dict[bytes, list[Held]] = {}
+    for key, value in records.items():
+        session, generation = split_key(key)
+        candidates.setdefault(session, []).append(Held(decode_state(value), generation))
+        folded.newest_generation = max(folded.newest_generation, generation)
+    for session, held in candidates.items():
+        best = max(held, key=lambda each: (each.state.applied, each.generation))
+        folded.best[session] = best
+        folded.losers += [state_key(session, each.generation) for each in held if each.generation < best.generation]
+    return folded
+
+
+@dataclass
+class Partition:
+    """One assigned partition of one generation: the next source offset to process, and its sessions."""
+
+    next_offset: int
+    log_start: int
+    held: dict[bytes, Held]
+    losers: list[bytes]
+
+
+def load(settings: Settings, topics: Catalogue, generation: int, partitions: list[int]) -> dict[int, Partition]:
+    """FIRST the committed offsets, THEN the state topic to its end: commits are fenced by generation, so whatever a
+    committed offset relies on is already in the state topic. Blocks; raises FatalError where a younger generation has written.
+    """
+    reader = clients.consumer(settings, group=settings.worker_group, client_id="replay-worker-state")
+    try:
+        raw = [TopicPartition(topics.batches.name, each) for each in partitions]
+        committed = {each.partition: each.offset for each in reader.committed(raw, timeout=BROKER_TIMEOUT_S)}
+        starts = {each: _log_start(reader, topics.batches.name, each) for each in partitions}
+        records = _read_state(reader, topics.state.name, partitions)
+    except KafkaException as error:
+        raise FatalError(f"the worker's state cannot be loaded ({error.args[0].name()})") from error
+    finally:
+        reader.close()
+    loaded = {}
+    for each in partitions:
+        folded = fold(records[each])
+        if folded.newest_generation > generation:
+            raise FatalError(
+                f"partition {each}: generation {folded.newest_generation} has written state, we are {generation}: "
+                "we slept through a rebalance (or the group was deleted: then delete the state topic as well)"
+            )
+        loaded[each] = Partition(max(committed[each], 0), starts[each], folded.best, folded.losers)
+    return loaded
+
+
+def _log_start(reader: Consumer, topic: str, partition: int) -> int:
+    return int(reader.get_watermark_offsets(TopicPartition(topic, partition), timeout=BROKER_TIMEOUT_S)[0])
+
+
+def _read_state(reader: Consumer, topic: str, partitions: list[int]) -> dict[int, dict[bytes, bytes]]:
+    """The last value of every key of these partitions; a tombstone takes its key out."""
+    records: dict[int, dict[bytes, bytes]] = {each: {} for each in partitions}
+    left = set(partitions)
+    until = time.monotonic() + LOAD_LIMIT_S
+    reader.assign([TopicPartition(topic, each, OFFSET_BEGINNING) for each in partitions])
+    while left:
+        for message in reader.consume(LOAD_AT_ONCE, LOAD_WAIT_S):
+            error = message.error()
+            if error is not None:
+                if error.code() != KafkaError._PARTITION_EOF:
+                    raise KafkaException(error)
+                left.discard(message.partition())
+                continue
+            key, value = message.key(), message.value()
+            found = records[message.partition()]
+            if value is None:
+                found.pop(key, None)
+            else:
+                found[key] = value
+        if time.monotonic() > until:
+            raise FatalError(f"{topic} was not read to its end within {LOAD_LIMIT_S:.0f} s")
+    return records
