@@ -13,6 +13,7 @@ from typing import Literal
 import msgspec
 
 ID_PATTERN = re.compile(r"[A-Za-z0-9_.:-]{1,128}", re.ASCII)
+BATCH_ID_PATTERN = re.compile(r"[A-Za-z0-9_.:-]{1,128}(?:/[0-9]{1,6})?", re.ASCII)
 
 Source = Literal["portable", "rrweb", "posthog"]
 CleanKind = Literal["batch", "repeat", "dead", "erased", "lost"]
@@ -21,8 +22,13 @@ CloseReason = Literal["idle", "max_duration", "ended", "erased"]
 
 
 def is_id(text: object) -> bool:
-    """Whether it can be a tenant, session, window or batch id: 1–128 characters of `[A-Za-z0-9_.:-]`."""
+    """Whether it can be a tenant, session or window id: 1–128 characters of `[A-Za-z0-9_.:-]`."""
     return isinstance(text, str) and ID_PATTERN.fullmatch(text) is not None
+
+
+def is_batch_id(text: object) -> bool:
+    """An id, and `/k` after it for the k-th piece of a batch that was split."""
+    return isinstance(text, str) and BATCH_ID_PATTERN.fullmatch(text) is not None
 
 
 def session_key(tenant: str, session_id: str) -> bytes:

@@ -39,7 +39,7 @@ from pipeline.workers.reference import RawRecord, process
 from pipeline.workers.rules import rules
 from pipeline.workers.sessionize import close_by_clock, is_past_grace
 from pipeline.workers.state import encode_state
-from pipeline.workers.store import Held, Partition, load, state_key
+from pipeline.workers.store import Held, Partition, load, log_start, state_key
 
 CHUNK_RECORDS = 400
 CHUNK_WAIT_S = 0.02
@@ -107,7 +107,7 @@ class Worker:
         if offset > partition.next_offset:
             self._skip_lost(message, partition)
         partition.next_offset = offset + 1
-        record = RawRecord(message.topic, number, offset, int(message.timestamp * 1000), message.key, message.value)
+        record = RawRecord(message.topic, number, offset, _at_ms(message), message.key, message.value)
         known = _Overlay(number, touched, partition.held)
         outcome = process(record, known, self._codec, self._rules)  # type: ignore[arg-type]
         session = session_key(outcome.clean.tenant, outcome.clean.session_id)
@@ -125,18 +125,16 @@ class Worker:
             touched[number, session] = Held(outcome.state, self._generation)
 
     def _skip_lost(self, message: Any, partition: Partition) -> None:
+        """An offset above the wanted one: allowed only where the log itself begins later now."""
         number, offset, wanted = message.partition, message.offset, partition.next_offset
-        if partition.log_start <= wanted:
+        begins = log_start(self._settings, self._topics, number)
+        if not wanted < begins or offset > begins:
             raise FatalError(
                 f"{message.topic} partition {number} jumps from offset {wanted} to {offset}, and its log begins at "
-                f"{partition.log_start}: records are missing that were not removed by retention"
-            )
-        if offset != partition.log_start:
-            raise FatalError(
-                f"{message.topic} partition {number} begins at {partition.log_start}, but {offset} came first"
+                f"{begins}: records are missing that retention did not remove"
             )
         log.error("retention_overtook_the_worker", partition=number, first=wanted, last=offset - 1)
-        where = Where(message.topic, number, wanted, int(message.timestamp * 1000))
+        where = Where(message.topic, number, wanted, _at_ms(message))
         self._outputs.clean(lost(wanted, offset - 1, where, self._rules), None)
 
     def _write_states(self, touched: dict[tuple[int, bytes], Held]) -> None:
@@ -169,6 +167,11 @@ class Worker:
                     if closed is not None:
                         self._outputs.session(closed, now_ms)
                         self._told_closed[session] = held.state.applied
+
+
+def _at_ms(message: Any) -> int:
+    """LogAppendTime; Faust hands it on in seconds, as a float that must not be cut."""
+    return round(message.timestamp * 1000)
 
 
 class _Overlay:
@@ -232,9 +235,10 @@ def make_app(settings: Settings) -> faust.App:
         except BaseException as error:
             _die(repr(error))
 
-    @app.on_partitions_assigned.connect
-    async def assigned(sender: Any, assigned: Any, **_: Any) -> None:
+    async def joined(_sender: Any, *_args: Any, **_kwargs: Any) -> None:
         notify_ready()
+
+    app.on_partitions_assigned.connect(joined, weak=False)
 
     return app
 

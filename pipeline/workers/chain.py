@@ -23,6 +23,7 @@ from pipeline.model.batches import (
     PartStart,
     RecorderBatch,
     SessionUpdate,
+    is_batch_id,
     is_id,
 )
 from pipeline.model.events import SessionEvent, decode_payload, encode_payload
@@ -114,9 +115,11 @@ def lost(first: int, last: int, where: Where, rules: Rules) -> CleanBatch:
 
 
 def _check_envelope(batch: RecorderBatch) -> None:
-    for name in ("tenant", "session_id", "window_id", "batch_id"):
+    for name in ("tenant", "session_id", "window_id"):
         if not is_id(getattr(batch, name)):
             raise PoisonError("bad_envelope", f"{name} is not 1 to 128 characters of A-Z a-z 0-9 _ . : -")
+    if not is_batch_id(batch.batch_id):
+        raise PoisonError("bad_envelope", "batch_id is not 1 to 128 characters of A-Z a-z 0-9 _ . : - (and /k)")
     if batch.source not in SOURCES:
         raise PoisonError("bad_envelope", "source is none of portable, rrweb, posthog")
     if not 0 <= batch.event_count <= EVENTS_MAX:

@@ -52,10 +52,9 @@ class Outputs:
             )
 
     def _put(self, topic: str, value: bytes | None, key: bytes | None, partition: int, at_ms: int) -> None:
-        stamp = {"timestamp": at_ms} if at_ms else {}
         while True:
             try:
-                self._producer.produce(topic, value, key, partition, on_delivery=self._delivered, **stamp)
+                self._producer.produce(topic, value, key, partition, on_delivery=self._delivered, timestamp=at_ms)
                 return
             except BufferError:  # the queue is full: push back until the broker has taken some
                 self._producer.poll(QUEUE_WAIT_S)

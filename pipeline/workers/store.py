@@ -79,7 +79,6 @@ class Partition:
     """One assigned partition of one generation: the next source offset to process, and its sessions."""
 
     next_offset: int
-    log_start: int
     held: dict[bytes, Held]
     losers: list[bytes]
 
@@ -92,7 +91,6 @@ def load(settings: Settings, topics: Catalogue, generation: int, partitions: lis
     try:
         raw = [TopicPartition(topics.batches.name, each) for each in partitions]
         committed = {each.partition: each.offset for each in reader.committed(raw, timeout=BROKER_TIMEOUT_S)}
-        starts = {each: _log_start(reader, topics.batches.name, each) for each in partitions}
         records = _read_state(reader, topics.state.name, partitions)
     except KafkaException as error:
         raise FatalError(f"the worker's state cannot be loaded ({error.args[0].name()})") from error
@@ -106,12 +104,20 @@ def load(settings: Settings, topics: Catalogue, generation: int, partitions: lis
                 f"partition {each}: generation {folded.newest_generation} has written state, we are {generation}: "
                 "we slept through a rebalance (or the group was deleted: then delete the state topic as well)"
             )
-        loaded[each] = Partition(max(committed[each], 0), starts[each], folded.best, folded.losers)
+        loaded[each] = Partition(max(committed[each], 0), folded.best, folded.losers)
     return loaded
 
 
-def _log_start(reader: Consumer, topic: str, partition: int) -> int:
-    return int(reader.get_watermark_offsets(TopicPartition(topic, partition), timeout=BROKER_TIMEOUT_S)[0])
+def log_start(settings: Settings, topics: Catalogue, partition: int) -> int:
+    """The first offset that replay.batches still holds. Blocks."""
+    reader = clients.consumer(settings, group=settings.worker_group, client_id="replay-worker-log-start")
+    try:
+        where = TopicPartition(topics.batches.name, partition)
+        return int(reader.get_watermark_offsets(where, timeout=BROKER_TIMEOUT_S)[0])
+    except KafkaException as error:
+        raise FatalError(f"the log's start cannot be asked for ({error.args[0].name()})") from error
+    finally:
+        reader.close()
 
 
 def _read_state(reader: Consumer, topic: str, partitions: list[int]) -> dict[int, dict[bytes, bytes]]:
@@ -128,8 +134,10 @@ def _read_state(reader: Consumer, topic: str, partitions: list[int]) -> dict[int
                     raise KafkaException(error)
                 left.discard(message.partition())
                 continue
-            key, value = message.key(), message.value()
-            found = records[message.partition()]
+            key, value, partition = message.key(), message.value(), message.partition()
+            if key is None or partition is None:
+                raise FatalError(f"{topic} holds a record without a key: only workers may write there")
+            found = records[partition]
             if value is None:
                 found.pop(key, None)
             else:

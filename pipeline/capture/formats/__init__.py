@@ -1,0 +1,1 @@
+"""Decoders, one a client: bytes of a body → RecorderBatch records. Pure."""

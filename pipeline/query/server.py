@@ -1,0 +1,164 @@
+"""`replay api`: sessions and recordings over HTTP, with a read or admin key (Authorization: Bearer, or ?key=).
+
+GET /v1/sessions                  user_id, status, from, to, limit, cursor
+GET /v1/sessions/{id}             all parts of a session; {id}~2 one part
+GET /v1/sessions/{id}/recording   the portable SessionRecording; ?format=ndjson an event a line
+GET /healthz, /readyz
+"""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from pipeline.errors import MalformedError, NotFoundError, RetryableError, UnauthorizedError
+from pipeline.keys import KeyFile
+from pipeline.observe.problems import HANDLERS
+from pipeline.observe.serving import serve
+from pipeline.query.recording import block_places, encode, rebuild
+from pipeline.query.sessions import (
+    LIMIT_DEFAULT,
+    LIMIT_MAX,
+    Filter,
+    SessionId,
+    list_sessions,
+    parse_id,
+    parse_time,
+    parts_of,
+    summary,
+)
+from pipeline.settings import Settings
+from pipeline.storage.blobs import open_store
+from pipeline.storage.clickhouse import ClickHouse
+
+CLIENTS = 4
+CLIENT_WAIT_S = 10.0
+STATUSES = ("open", "closed")
+FORMATS = ("portable", "ndjson")
+
+
+class Api:
+    """The routes; a small pool of warehouse clients, one a request at a time."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._keys = KeyFile(settings.keys)
+        self._store = open_store(settings)
+        self._clients: queue.Queue[ClickHouse] = queue.Queue()
+        for _ in range(CLIENTS):
+            self._clients.put(ClickHouse(settings))
+
+    async def sessions(self, request: Request) -> Response:
+        tenant, wanted = self._tenant(request), _filter(request)
+        return JSONResponse(await run_in_threadpool(self._list, tenant, wanted))
+
+    async def session(self, request: Request) -> Response:
+        tenant, wanted = self._tenant(request), parse_id(request.path_params["id"])
+        parts = await run_in_threadpool(self._parts, tenant, wanted)
+        return JSONResponse(summary(parts))
+
+    async def recording(self, request: Request) -> Response:
+        tenant, wanted = self._tenant(request), parse_id(request.path_params["id"])
+        form = request.query_params.get("format", "portable")
+        if form not in FORMATS:
+            raise MalformedError(f"one of {', '.join(FORMATS)} is wanted", path="format")
+        body, missing = await run_in_threadpool(self._recording, tenant, wanted, form)
+        headers = {"Replay-Missing-Blocks": str(missing)} if missing else {}
+        media = "application/json" if form == "portable" else "application/x-ndjson"
+        return Response(body, headers=headers, media_type=media)
+
+    async def ready(self, _: Request) -> Response:
+        await run_in_threadpool(self._ping)
+        return JSONResponse({"status": "ready"})
+
+    def _list(self, tenant: str, wanted: Filter) -> object:
+        with self._client() as warehouse:
+            return list_sessions(warehouse, tenant, wanted)
+
+    def _parts(self, tenant: str, wanted: SessionId) -> list[dict[str, object]]:
+        with self._client() as warehouse:
+            parts = parts_of(warehouse, tenant, wanted)
+        if not parts:
+            raise NotFoundError("there is no session (part) by this id")
+        return parts
+
+    def _recording(self, tenant: str, wanted: SessionId, form: str) -> tuple[bytes, int]:
+        parts = self._parts(tenant, wanted)
+        with self._client() as warehouse:
+            places = block_places(warehouse, tenant, wanted)
+        rebuilt = rebuild(self._store, places, parts)
+        if form == "ndjson":
+            return msgspec.json.Encoder().encode_lines(rebuilt.recording.events), rebuilt.missing_blocks
+        return encode(rebuilt), rebuilt.missing_blocks
+
+    def _ping(self) -> None:
+        with self._client() as warehouse:
+            warehouse.value("SELECT 1")
+
+    @contextmanager
+    def _client(self) -> Iterator[ClickHouse]:
+        try:
+            client = self._clients.get(timeout=CLIENT_WAIT_S)
+        except queue.Empty:
+            raise RetryableError("too many requests wait for the warehouse") from None
+        try:
+            yield client
+        finally:
+            self._clients.put(client)
+
+    def _tenant(self, request: Request) -> str:
+        scheme, _, key = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer":
+            key = request.query_params.get("key", "")
+        tenant = self._keys.tenant_of(key.strip(), "read") if key else None
+        if tenant is None:
+            raise UnauthorizedError("send a read key: Authorization: Bearer <key>")
+        return tenant
+
+
+def _filter(request: Request) -> Filter:
+    given = request.query_params
+    limit = given.get("limit", str(LIMIT_DEFAULT))
+    if not limit.isdigit() or not 1 <= int(limit) <= LIMIT_MAX:
+        raise MalformedError(f"1 to {LIMIT_MAX} is wanted", path="limit")
+    if given.get("status") not in (None, *STATUSES):
+        raise MalformedError(f"one of {', '.join(STATUSES)} is wanted", path="status")
+    return Filter(
+        user_id=given.get("user_id"),
+        status=given.get("status"),
+        from_ms=parse_time(given["from"], "from") if "from" in given else None,
+        to_ms=parse_time(given["to"], "to") if "to" in given else None,
+        limit=int(limit),
+        cursor=given.get("cursor"),
+    )
+
+
+async def healthy(_: Request) -> Response:
+    return JSONResponse({"status": "ok"})
+
+
+def make_app(settings: Settings) -> Starlette:
+    """The ASGI application."""
+    api = Api(settings)
+    return Starlette(
+        routes=[
+            Route("/v1/sessions", api.sessions),
+            Route("/v1/sessions/{id}", api.session),
+            Route("/v1/sessions/{id}/recording", api.recording),
+            Route("/healthz", healthy),
+            Route("/readyz", api.ready),
+        ],
+        exception_handlers=HANDLERS,
+    )
+
+
+def run(settings: Settings) -> None:
+    """Serves until SIGTERM."""
+    serve(make_app(settings), host=settings.host, port=settings.api_port)
