@@ -228,7 +228,7 @@ def make_app(settings: Settings) -> faust.App:
             except BaseException as error:
                 _die(str(error) if isinstance(error, ReplayError) else repr(error))
 
-    @app.timer(HOUSEKEEPING_EVERY_S)
+    @app.timer(HOUSEKEEPING_EVERY_S)  # type: ignore[untyped-decorator]
     async def housekeeping() -> None:
         try:
             worker.housekeeping(app, time.time_ns() // 1_000_000)
@@ -238,7 +238,7 @@ def make_app(settings: Settings) -> faust.App:
     async def joined(_sender: Any, *_args: Any, **_kwargs: Any) -> None:
         notify_ready()
 
-    app.on_partitions_assigned.connect(joined, weak=False)
+    app.on_partitions_assigned.connect(joined, weak=False)  # type: ignore[arg-type]
 
     return app
 
