@@ -171,7 +171,8 @@ class Worker:
 
 def _at_ms(message: Any) -> int:
     """LogAppendTime; Faust hands it on in seconds, as a float that must not be cut."""
-    return round(message.timestamp * 1000)
+    at_ms: int = round(message.timestamp * 1000)
+    return at_ms
 
 
 class _Overlay:
