@@ -5,6 +5,7 @@ An event's `data` stays raw JSON bytes until somebody must look inside: what is 
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -64,8 +65,29 @@ def decode_payload(payload: bytes) -> list[SessionEvent]:
 
 
 def encode_payload(events: list[SessionEvent]) -> bytes:
-    """Events → compact NDJSON without a newline at the end; raw data is copied, not re-encoded."""
-    return _encoder.encode_lines(events)[:-1] if events else b""
+    """Events → NDJSON, exactly one line an event, no newline at the end; raw data is copied, not re-encoded."""
+    if not events:
+        return b""
+    payload = _encoder.encode_lines(events)[:-1]
+    if payload.count(b"\n") == len(events) - 1:
+        return payload
+    return _encoder.encode_lines([_on_one_line(event) for event in events])[:-1]
+
+
+def _on_one_line(event: SessionEvent) -> SessionEvent:
+    """JSON allows line breaks between tokens; a line of NDJSON does not."""
+    return SessionEvent(event.type, event.timestamp, msgspec.Raw(msgspec.json.format(bytes(event.data), indent=-1)))
+
+
+_ESCAPES = re.compile(rb"\\u[dD][89abAB]..\\u[dD][c-fC-F]..|(\\u[dD][89a-fA-F]..)|\\.", re.S)
+
+
+def repair_surrogates(text: bytes) -> bytes:
+    """JSON with every lone surrogate escape made U+FFFD, the replacement character.
+
+    JavaScript strings may hold half an emoji (a text cut at 100 characters does); UTF-8, and most JSON readers, cannot.
+    """
+    return _ESCAPES.sub(lambda found: rb"\ufffd" if found[1] else found[0], text)
 
 
 def encode_value(value: Any) -> bytes:

@@ -37,8 +37,8 @@ from pipeline.workers.chain import Where, lost
 from pipeline.workers.outputs import Outputs
 from pipeline.workers.reference import RawRecord, process
 from pipeline.workers.rules import rules
-from pipeline.workers.sessionize import close_by_clock, is_past_grace
-from pipeline.workers.state import encode_state
+from pipeline.workers.sessionize import close_by_clock, may_be_released
+from pipeline.workers.state import SessionState, encode_state
 from pipeline.workers.store import Held, Partition, load, log_start, state_key
 
 CHUNK_RECORDS = 400
@@ -73,9 +73,9 @@ class Worker:
             if message.generation_id != self._generation or partition is None:
                 continue  # fetched under an older assignment: not ours to decide
             self._record(message, partition, touched)
-        await asyncio.to_thread(self._outputs.flush)
+        await self.flush()
         self._write_states(touched)
-        await asyncio.to_thread(self._outputs.flush)
+        await self.flush()
 
     async def _be_current(self, app: faust.App) -> None:
         """Loads the state of this generation and assignment where it is not loaded yet."""
@@ -109,7 +109,7 @@ class Worker:
         partition.next_offset = offset + 1
         record = RawRecord(message.topic, number, offset, _at_ms(message), message.key, message.value)
         known = _Overlay(number, touched, partition.held)
-        outcome = process(record, known, self._codec, self._rules)  # type: ignore[arg-type]
+        outcome = process(record, known, self._codec, self._rules)
         session = session_key(outcome.clean.tenant, outcome.clean.session_id)
         held = touched.get((number, session)) or partition.held.get(session)
         if outcome.dead is None and held is not None and offset <= held.state.applied:
@@ -149,6 +149,10 @@ class Worker:
                 self._outputs.state(state_key(session, before.generation), None, number)
             known[session] = Held(held.state, self._generation)
 
+    async def flush(self) -> None:
+        """Until everything written is acked. Raises FatalError where anything is not."""
+        await asyncio.to_thread(self._outputs.flush)
+
     def housekeeping(self, app: faust.App, now_ms: int) -> None:
         """Tells of idle sessions that they are closed and releases those past their grace. No await: a chunk's own
         writes of the same session come wholly before or wholly after."""
@@ -156,7 +160,7 @@ class Worker:
             return
         for number, partition in self._partitions.items():
             for session, held in list(partition.held.items()):
-                if is_past_grace(held.state, self._rules, now_ms):
+                if may_be_released(held.state, self._rules, now_ms):
                     self._outputs.state(state_key(session, self._generation), None, number)
                     if held.generation < self._generation:
                         self._outputs.state(state_key(session, held.generation), None, number)
@@ -181,7 +185,7 @@ class _Overlay:
     def __init__(self, number: int, touched: dict[tuple[int, bytes], Held], held: dict[bytes, Held]) -> None:
         self._number, self._touched, self._held = number, touched, held
 
-    def get(self, key: tuple[str, str]) -> Any:
+    def get(self, key: tuple[str, str], /) -> SessionState | None:
         session = session_key(*key)
         found = self._touched.get((self._number, session)) or self._held.get(session)
         return found.state if found else None
@@ -227,14 +231,15 @@ def make_app(settings: Settings) -> faust.App:
             except asyncio.CancelledError:
                 _die("cancelled in the middle of a chunk")
             except BaseException as error:
-                _die(str(error) if isinstance(error, ReplayError) else repr(error))
+                _die(_why(error))
 
     @app.timer(HOUSEKEEPING_EVERY_S)  # type: ignore[untyped-decorator]
     async def housekeeping() -> None:
         try:
             worker.housekeeping(app, time.time_ns() // 1_000_000)
+            await worker.flush()
         except BaseException as error:
-            _die(repr(error))
+            _die(_why(error))
 
     async def joined(_sender: Any, *_args: Any, **_kwargs: Any) -> None:
         notify_ready()
@@ -242,6 +247,11 @@ def make_app(settings: Settings) -> faust.App:
     app.on_partitions_assigned.connect(joined, weak=False)  # type: ignore[arg-type]
 
     return app
+
+
+def _why(error: BaseException) -> str:
+    """Ours tell places and kinds only; what another's message holds is not known, so its type must do."""
+    return str(error) if isinstance(error, ReplayError) else type(error).__name__
 
 
 def _die(why: str) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import msgspec
 
 from pipeline.errors import PoisonError
+from pipeline.model.admission import ANONYMOUS, TEXT_CHARS_MAX, TIMESTAMP_MS_MAX, USER_ID_CHARS_MAX
 from pipeline.model.batches import (
     CleanBatch,
     CleanKind,
@@ -41,13 +42,13 @@ from pipeline.workers.state import (
 )
 from pipeline.workers.throttle import Gate
 
-TIMESTAMP_MS_MAX = 4_102_444_800_000
-"""The year 2100. Capture refuses what lies beyond; a producer on Kafka may not have looked."""
+ENVELOPE_BYTES_MAX = 64 << 10
+"""Room in a record for everything but the payload; the envelope's own limits keep it below."""
 
 EVENTS_MAX = 1 << 20
 """seq has 20 bits for the index in the batch."""
 
-ANONYMOUS = "anonymous"
+TYPE_CHARS_MAX = 64
 _NO_PAGE = Metadata()
 SOURCES = frozenset({"portable", "rrweb", "posthog"})
 
@@ -73,7 +74,8 @@ class Outcome:
 
 
 def step(state: SessionState | None, batch: RecorderBatch, where: Where, rules: Rules) -> Outcome:
-    """One batch. Raises PoisonError (bad_envelope, bad_payload) for what can never be processed: see `dead_letter`."""
+    """One batch. Raises PoisonError (bad_envelope, bad_payload, too_large) for what can never be processed: see
+    `dead_letter`. Capture refuses such things; a producer on Kafka may not have looked."""
     if state is not None and is_past_grace(state, rules, where.at_ms):
         state = None
     _check_envelope(batch)
@@ -81,7 +83,13 @@ def step(state: SessionState | None, batch: RecorderBatch, where: Where, rules: 
     if state is not None and was_seen(state.batch_ids, hashed):
         return _repeat(state, batch, where, rules)
     events = _events(batch)
-    return _Run(state, batch, where, rules, events, hashed).outcome()
+    try:
+        outcome = _Run(state, batch, where, rules, events, hashed).outcome()
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise PoisonError("bad_payload", f"an event's data cannot be read ({type(error).__name__})") from None
+    if len(outcome.clean.payload) > rules.clean_bytes_max - ENVELOPE_BYTES_MAX:
+        raise PoisonError("too_large", f"{len(outcome.clean.payload)} bytes of events after redaction")
+    return outcome
 
 
 def dead_letter(
@@ -103,8 +111,9 @@ def dead_letter(
         key=key,
         value=value,
     )
-    readable = batch if batch is not None and is_id(batch.tenant) and is_id(batch.session_id) else None
-    clean = _empty(readable, where, rules, "dead", received_events=count, dead_lettered=count)
+    clean = _empty(None, where, rules, "dead", received_events=count, dead_lettered=count)
+    if batch is not None and is_id(batch.tenant) and is_id(batch.session_id):  # the rest of it was not judged good
+        clean = msgspec.structs.replace(clean, tenant=batch.tenant, session_id=batch.session_id)
     return Outcome(None, clean, (), dead)
 
 
@@ -124,16 +133,30 @@ def _check_envelope(batch: RecorderBatch) -> None:
         raise PoisonError("bad_envelope", "source is none of portable, rrweb, posthog")
     if not 0 <= batch.event_count <= EVENTS_MAX:
         raise PoisonError("bad_envelope", f"event_count is not in 0..{EVENTS_MAX}")
+    page = batch.metadata
+    if page.viewport_width < 0 or page.viewport_height < 0:
+        raise PoisonError("bad_envelope", "metadata has a negative viewport")
+    for name, text, limit in (
+        ("user_id", batch.user_id, USER_ID_CHARS_MAX),
+        ("metadata.url", page.url, TEXT_CHARS_MAX),
+        ("metadata.user_agent", page.user_agent, TEXT_CHARS_MAX),
+        ("client_version", batch.client_version or "", TEXT_CHARS_MAX),
+    ):
+        if len(text) > limit:
+            raise PoisonError("bad_envelope", f"{name} is above {limit} characters")
 
 
 def _events(batch: RecorderBatch) -> list[SessionEvent]:
     """The payload's events sorted by time, stably."""
     try:
+        batch.payload.decode()  # the decoder passes raw data over without looking at its encoding
         events = decode_payload(batch.payload)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise PoisonError("bad_payload", f"the payload is not NDJSON events ({type(error).__name__})") from None
     if len(events) != batch.event_count:
         raise PoisonError("bad_payload", f"the envelope says {batch.event_count} events, the payload has {len(events)}")
+    if any(len(str(kind)) > TYPE_CHARS_MAX for kind in {event.type for event in events}):
+        raise PoisonError("bad_payload", f"an event's type is above {TYPE_CHARS_MAX} characters")
     events.sort(key=_timestamp)
     if events and not 0 <= events[0].timestamp <= events[-1].timestamp <= TIMESTAMP_MS_MAX:
         raise PoisonError("bad_payload", "an event's timestamp is negative or after the year 2100")

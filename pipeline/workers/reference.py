@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
-from pipeline.errors import PoisonError
+from pipeline.errors import PoisonError, ReplayError
 from pipeline.model.batches import RecorderBatch
 from pipeline.topics.codec import RecordCodec
 from pipeline.workers.chain import Outcome, Where, dead_letter, step
@@ -32,15 +33,29 @@ class RawRecord:
         return Where(self.topic, self.partition, self.offset, self.timestamp_ms)
 
 
-def process(record: RawRecord, find: dict[tuple[str, str], SessionState], codec: RecordCodec, rules: Rules) -> Outcome:
-    """One record against the states known so far; does not change them. Total: poison becomes a dead letter."""
+class States(Protocol):
+    """Where a session's state is looked up, by (tenant, session_id)."""
+
+    def get(self, key: tuple[str, str], /) -> SessionState | None: ...
+
+
+def process(record: RawRecord, states: States, codec: RecordCodec, rules: Rules) -> Outcome:
+    """One record against the states known so far; does not change them.
+
+    Total: what cannot be processed becomes a dead letter, also where a bug meets it, since one record must not stop a
+    partition. Raises only what is not the record's fault: a schema registry that is away, memory that is short.
+    """
     batch: RecorderBatch | None = None
     try:
         batch = codec.decode(record.value)
-        state = find.get((batch.tenant, batch.session_id))
-        return step(state, batch, record.where, rules)
-    except PoisonError as poison:
-        return dead_letter(poison, batch, record.key, record.value or b"", record.where, rules)
+        return step(states.get((batch.tenant, batch.session_id)), batch, record.where, rules)
+    except PoisonError as error:
+        poison = error
+    except (ReplayError, MemoryError):
+        raise
+    except Exception as error:
+        poison = PoisonError("unexpected", f"{type(error).__name__}: a bug, please report it")
+    return dead_letter(poison, batch, record.key, record.value or b"", record.where, rules)
 
 
 def reference_run(records: Iterable[RawRecord], codec: RecordCodec, rules: Rules) -> Iterator[Outcome]:

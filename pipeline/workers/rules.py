@@ -19,6 +19,8 @@ class Rules:
     session_length_ms: int = 86_400_000
     session_grace_ms: int = 86_400_000
     retention: str = "30d"
+    clean_bytes_max: int = 16 << 20
+    """The largest record that replay.clean takes; what redaction lengthened beyond is a dead letter."""
 
 
 def rules(settings: Settings) -> Rules:
@@ -32,4 +34,5 @@ def rules(settings: Settings) -> Rules:
         session_length_ms=settings.session_length_ms,
         session_grace_ms=settings.session_grace_ms,
         retention=settings.retention_class,
+        clean_bytes_max=settings.clean_bytes_max,
     )
