@@ -13,7 +13,7 @@ import zstandard
 from pipeline.errors import FatalError, RetryableError
 from pipeline.load.traffic import BROKEN_EVENTS, BROKEN_PAYLOAD, Sending
 from pipeline.model.batches import Metadata, RecorderBatch, session_key
-from pipeline.model.events import encode_value
+from pipeline.model.events import encode_payload, encode_value
 from pipeline.settings import Settings
 from pipeline.topics import clients
 from pipeline.topics.catalogue import catalogue
@@ -59,7 +59,7 @@ class Sender:
                 self._poison(each)
                 count = BROKEN_EVENTS
             elif each.way == "kafka":
-                self._produce(_batch(each, self._tenant))
+                self._produce(recorder_batch(each, self._tenant))
                 count = len(each.events)
             else:
                 self._post(each)
@@ -106,7 +106,7 @@ class Sender:
         """Two things that no worker can read: a batch whose payload is cut short, and bytes that are not Avro."""
         broken = RecorderBatch(
             **{
-                **msgspec.structs.asdict(_batch(each, self._tenant)),
+                **msgspec.structs.asdict(recorder_batch(each, self._tenant)),
                 "payload": BROKEN_PAYLOAD,
                 "event_count": BROKEN_EVENTS,
             }
@@ -139,9 +139,8 @@ def _client_batch(each: Sending) -> dict[str, object]:
     }
 
 
-def _batch(each: Sending, tenant: str) -> RecorderBatch:
-    from pipeline.model.events import encode_payload
-
+def recorder_batch(each: Sending, tenant: str) -> RecorderBatch:
+    """What a service puts on Kafka itself."""
     times = [event.timestamp for event in each.events]
     metadata = each.recording.metadata
     return RecorderBatch(
