@@ -1,0 +1,167 @@
+"""What the stores must hold, by a reference run over the raw log, and what they do hold, read as an outsider would."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import zstandard
+
+from pipeline.load.arrivals import read_topic
+from pipeline.model.batches import CleanBatch, SessionUpdate
+from pipeline.settings import Settings
+from pipeline.storage.blobs import open_store
+from pipeline.storage.clickhouse import ClickHouse
+from pipeline.topics.catalogue import catalogue
+from pipeline.topics.codec import Codecs
+from pipeline.topics.registry import schema_ids
+from pipeline.workers.reference import RawRecord, reference_run
+from pipeline.workers.rules import rules
+from tests.support import eventually
+
+ARRIVAL_LIMIT_S = 120.0
+SEQ_PER_OFFSET = 1 << 20
+SESSION_COLUMNS = ("part", "revision", "status", "close_reason", "user_id", "events", "clicks", "inputs", "scrolls",
+                   "mouse_moves", "navigations", "errors", "throttled", "redacted", "late", "urls")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Row:
+    """One event, as both stores must tell it; `data` is compared as JSON."""
+
+    session_id: str
+    part: str
+    window_id: str
+    at_ms: int
+    type: str
+    data: str
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What one uninterrupted single-threaded run of the chain over the raw log gives."""
+
+    clean: dict[tuple[int, int], CleanBatch]
+    rows: dict[tuple[int, int], Row]
+    """By (source partition, seq)."""
+    sessions: dict[tuple[str, str], SessionUpdate]
+
+
+def reference(settings: Settings) -> Reference:
+    topics = catalogue(settings)
+    codec = Codecs(topics, schema_ids(settings)).batches
+    records = [
+        RawRecord(m.topic(), m.partition(), m.offset(), m.timestamp()[1], m.key(), m.value())
+        for m in read_topic(settings, topics.batches)
+    ]
+    records.sort(key=lambda record: (record.partition, record.offset))
+    found = Reference({}, {}, {})
+    for outcome in reference_run(records, codec, rules(settings)):
+        clean = outcome.clean
+        found.clean[clean.source_partition, clean.source_offset] = clean
+        found.rows.update(_rows_of(clean))
+        for update in outcome.sessions:
+            found.sessions[update.session_id, update.part] = update
+    return found
+
+
+def _rows_of(clean: CleanBatch) -> dict[tuple[int, int], Row]:
+    starts = [(0, clean.part), *((start.index, start.part) for start in clean.next_parts)]
+    rows = {}
+    for index, line in enumerate(clean.payload.split(b"\n") if clean.payload else []):
+        event = json.loads(line)
+        part = [part for begins, part in starts if begins <= index][-1]
+        rows[clean.source_partition, clean.source_offset * SEQ_PER_OFFSET + index] = Row(
+            clean.session_id, part, clean.window_id, event["timestamp"], str(event["type"]), _same(event["data"])
+        )
+    return rows
+
+
+def clean_log(settings: Settings) -> dict[tuple[int, int], CleanBatch]:
+    """replay.clean by its reading rule; a repeat must be the same, byte for byte."""
+    topics = catalogue(settings)
+    codec = Codecs(topics, schema_ids(settings)).clean
+    found: dict[tuple[int, int], CleanBatch] = {}
+    for message in read_topic(settings, topics.clean):
+        batch = codec.decode(message.value())
+        known = found.setdefault((message.partition(), batch.source_offset), batch)
+        assert known == batch, f"partition {message.partition()} source offset {batch.source_offset} has two contents"
+    return found
+
+
+def stored_rows(settings: Settings) -> list[tuple[tuple[int, int], Row]]:
+    return [
+        ((partition, seq), Row(session, part, window, at_ms, kind, _same(json.loads(data))))
+        for partition, seq, session, part, window, at_ms, kind, data in ClickHouse(settings).rows(
+            "SELECT source_partition, seq, session_id, part, window_id, toUnixTimestamp64Milli(ts), type, data FROM {db}.events"
+        )
+    ]
+
+
+def stored_lines(settings: Settings) -> Counter[Row]:
+    """Every line of every object."""
+    store = open_store(settings)
+    lines: Counter[Row] = Counter()
+    for key in store.keys("replays/"):
+        if key.endswith(".jsonl.zst"):
+            body, _ = store.get(key)
+            text = zstandard.ZstdDecompressor().stream_reader(body, read_across_frames=True).read()
+            for line in text.splitlines():
+                event = json.loads(line)
+                lines[
+                    Row(event["session_id"], event["part"], event["window_id"], event["timestamp"], str(event["type"]),
+                        _same(event["data"]))
+                ] += 1  # fmt: skip
+    return lines
+
+
+def stored_sessions(settings: Settings) -> dict[tuple[str, str], tuple[Any, ...]]:
+    return {
+        (row[0], row[1]): tuple(row[1:])
+        for row in ClickHouse(settings).rows(
+            f"SELECT session_id, {', '.join(SESSION_COLUMNS)} FROM {{db}}.sessions FINAL"
+        )
+    }
+
+
+def told(update: SessionUpdate) -> tuple[Any, ...]:
+    """An update in the shape of `stored_sessions`."""
+    fields = msgspec.structs.asdict(update)
+    fields["close_reason"] = fields["close_reason"] or ""
+    fields["urls"] = list(fields["urls"])
+    return tuple(fields[name] for name in SESSION_COLUMNS)
+
+
+def minutes(settings: Settings) -> Counter[tuple[int, str]]:
+    found = ClickHouse(settings).rows(
+        "SELECT toUnixTimestamp(minute), type, sum(events) FROM {db}.minutes FINAL GROUP BY 1, 2"
+    )
+    return Counter({(minute, kind): count for minute, kind, count in found})
+
+
+def arrived(settings: Settings) -> None:
+    """Waits until every accepted batch went through the worker and both sinks, by the counts alone."""
+    topics = catalogue(settings)
+    raw = sum(1 for _ in read_topic(settings, topics.batches))
+    eventually(lambda: len(clean_log(settings)) >= raw, within_s=ARRIVAL_LIMIT_S, why="a clean record for each batch")
+    events = sum(batch.event_count for batch in clean_log(settings).values())
+    warehouse = ClickHouse(settings)
+    for table, count in (("events", "count()"), ("blocks", "sum(event_count)")):
+        eventually(
+            lambda table=table, count=count: warehouse.value(f"SELECT {count} FROM {{db}}.{table}") >= events,
+            within_s=ARRIVAL_LIMIT_S,
+            why=f"{events} events in {table}",
+        )
+    parts = len(reference(settings).sessions)
+    eventually(
+        lambda: warehouse.value("SELECT count() FROM {db}.sessions FINAL") >= parts,
+        within_s=ARRIVAL_LIMIT_S,
+        why=f"{parts} session parts",
+    )
+
+
+def _same(data: Any) -> str:
+    return json.dumps(data, sort_keys=True)
