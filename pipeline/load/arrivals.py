@@ -13,7 +13,7 @@ from typing import Any
 import zstandard
 from confluent_kafka import OFFSET_BEGINNING, KafkaError, TopicPartition
 
-from pipeline.errors import ReplayError
+from pipeline.errors import ReplayError, RetryableError
 from pipeline.model.batches import CleanBatch, SessionUpdate
 from pipeline.settings import Settings
 from pipeline.storage.blobs import open_store
@@ -44,13 +44,15 @@ class CleanSums:
 
 
 def read_topic(settings: Settings, topic: Topic) -> Iterator[Any]:
-    """Every message of a topic from its beginning to its end as of now."""
+    """Every message of a topic from its beginning to its end as of now. Raises RetryableError where that takes too long."""
     reader = clients.consumer(settings, group="replay-demo-reader", client_id="replay-demo")
     try:
         left = set(range(topic.partitions))
         reader.assign([TopicPartition(topic.name, each, OFFSET_BEGINNING) for each in left])
         until = time.monotonic() + READ_TIMEOUT_S
-        while left and time.monotonic() < until:
+        while left:
+            if time.monotonic() > until:
+                raise RetryableError(f"{topic.name} was not read to its end within {READ_TIMEOUT_S:.0f} s")
             for message in reader.consume(500, 0.2):
                 error = message.error()
                 if error is None:
