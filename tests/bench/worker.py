@@ -48,17 +48,18 @@ LOOK_EVERY_S = 0.01
 def main() -> None:
     with _broker() as settings:
         for name, copies in COPIES.items():
-            batches = _batches(hostile=name == "hostile", copies=copies)
-            events = sum(batch.event_count for batch in batches)
-            print(f"{name} recordings: {len(batches):,} batches, {events:,} events", flush=True)
+            found = batches(hostile=name == "hostile", copies=copies)
+            events = sum(batch.event_count for batch in found)
+            print(f"{name} recordings: {len(found):,} batches, {events:,} events", flush=True)
             sides = {
-                "bare loop": lambda batches=batches: _rate(settings, batches, "tests.bench.worker"),
-                "replay worker": lambda batches=batches: _rate(settings, batches, "pipeline", "worker"),
+                "bare loop": lambda found=found: _rate(settings, found, "tests.bench.worker"),
+                "replay worker": lambda found=found: _rate(settings, found, "pipeline", "worker"),
             }
             tell(interleaved(sides), baseline="bare loop", unit="events/s")
 
 
-def _batches(*, hostile: bool, copies: int) -> list[RecorderBatch]:
+def batches(*, hostile: bool, copies: int) -> list[RecorderBatch]:
+    """The bundled recordings of one kind, in batches of 100 events, `copies` sessions of each."""
     bundle = [each for each in bundled() if each.hostile is hostile]
     plan = traffic.plan(bundle, run_id="bench", now_ms=time.time_ns() // 1_000_000, copies=copies)
     return [recorder_batch(each, "bench") for each in plan if each.events and not each.repeat]
