@@ -12,8 +12,10 @@ import zstandard
 
 from pipeline.errors import FatalError, RetryableError
 from pipeline.load.traffic import BROKEN_EVENTS, BROKEN_PAYLOAD, Sending
+from pipeline.model.admission import metadata
 from pipeline.model.batches import Metadata, RecorderBatch, session_key
-from pipeline.model.events import encode_payload, encode_value
+from pipeline.model.events import SessionRecording, encode_payload, encode_value
+from pipeline.producer import BatchProducer
 from pipeline.settings import Settings
 from pipeline.topics import clients
 from pipeline.topics.catalogue import catalogue
@@ -43,6 +45,7 @@ class Sender:
         self._topics = catalogue(settings)
         self._codecs = Codecs(self._topics, schema_ids(settings))
         self._producer = clients.producer(settings, client_id="replay-demo-service")
+        self._service = BatchProducer(settings, tenant=tenant, client_version="demo")
         self._http = httpx.Client(
             base_url=f"http://127.0.0.1:{settings.capture_port}",
             headers={"Authorization": f"Bearer {write_key}"},
@@ -59,7 +62,7 @@ class Sender:
                 self._poison(each)
                 count = BROKEN_EVENTS
             elif each.way == "kafka":
-                self._produce(recorder_batch(each, self._tenant))
+                self._push(each)
                 count = len(each.events)
             else:
                 self._post(each)
@@ -68,6 +71,7 @@ class Sender:
             self.sent.batches += 1
             self.sent.by_way[each.way] = self.sent.by_way.get(each.way, 0) + count
             progress(count)
+        self._service.flush(REQUEST_TIMEOUT_S)
         if self._producer.flush(REQUEST_TIMEOUT_S):
             raise FatalError("the broker did not ack everything that was produced")
         return self.sent
@@ -99,8 +103,21 @@ class Sender:
             self.sent.retried_requests += 1
             time.sleep(RETRY_PAUSE_S)
 
-    def _produce(self, batch: RecorderBatch) -> None:
-        self._put(self._codecs.batches.encode(batch), session_key(batch.tenant, batch.session_id))
+    def _push(self, each: Sending) -> None:
+        """As a Python service does it."""
+        self._service.send(
+            session_id=each.session_id,
+            batch_id=each.batch_id,
+            user_id=each.user_id,
+            sequence=each.sequence,
+            events=[
+                {"type": event.type, "timestamp": event.timestamp, "data": msgspec.json.decode(event.data)}
+                for event in each.events
+            ],
+            metadata=_page(each.recording),
+            final=each.final,
+            on_delivery=_must_arrive,
+        )
 
     def _poison(self, each: Sending) -> None:
         """Two things that no worker can read: a batch whose payload is cut short, and bytes that are not Avro."""
@@ -111,12 +128,17 @@ class Sender:
                 "event_count": BROKEN_EVENTS,
             }
         )
-        self._produce(broken)
+        self._put(self._codecs.batches.encode(broken), session_key(broken.tenant, broken.session_id))
         self._put(b"this is not Avro", session_key(self._tenant, each.session_id))
 
     def _put(self, value: bytes, key: bytes) -> None:
         self._producer.produce(self._topics.batches.name, value, key, on_delivery=_must_be_delivered)
         self._producer.poll(0)
+
+
+def _must_arrive(batch_id: str, error: str | None) -> None:
+    if error is not None:
+        raise FatalError(f"the broker did not take batch {batch_id}: {error}")
 
 
 def _must_be_delivered(error: object, _message: object) -> None:
@@ -142,7 +164,6 @@ def _client_batch(each: Sending) -> dict[str, object]:
 def recorder_batch(each: Sending, tenant: str) -> RecorderBatch:
     """What a service puts on Kafka itself."""
     times = [event.timestamp for event in each.events]
-    metadata = each.recording.metadata
     return RecorderBatch(
         tenant=tenant,
         session_id=each.session_id,
@@ -156,14 +177,14 @@ def recorder_batch(each: Sending, tenant: str) -> RecorderBatch:
         final=each.final,
         sent_at=max(times, default=0),
         received_at=time.time_ns() // 1_000_000,
-        metadata=Metadata(
-            user_agent=metadata.user_agent,
-            viewport_width=metadata.viewport.width,
-            viewport_height=metadata.viewport.height,
-            url=metadata.url,
-        ),
+        metadata=_page(each.recording),
         first_event_at=min(times, default=0),
         last_event_at=max(times, default=0),
         event_count=len(each.events),
         payload=encode_payload(list(each.events)),
     )
+
+
+def _page(recording: SessionRecording) -> Metadata:
+    told = recording.metadata
+    return metadata(told.user_agent, told.viewport.width, told.viewport.height, told.url)

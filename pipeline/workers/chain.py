@@ -28,9 +28,9 @@ from pipeline.model.batches import (
     is_id,
 )
 from pipeline.model.events import SessionEvent, decode_payload, encode_payload
-from pipeline.workers.redact.portable import redact
+from pipeline.workers.redact.portable import REDACTED_TYPES, redact
 from pipeline.workers.rules import Rules
-from pipeline.workers.sessionize import OpenPart, PartBook, is_past_grace, update
+from pipeline.workers.sessionize import PartBook, is_past_grace, update
 from pipeline.workers.state import (
     VERSION,
     WINDOWS_MAX,
@@ -222,46 +222,24 @@ class _Run:
         return Outcome(state, clean, updates)
 
     def _through(self) -> tuple[list[SessionEvent], list[PartStart]]:
-        """Every event through throttle, redaction and its part: (kept events, where parts begin among them)."""
+        """Every event to its part, then through throttle and redaction: (kept events, where parts begin among them)."""
         kept: list[SessionEvent] = []
         starts: list[PartStart] = []
-        part: OpenPart | None = None
-        admit_move, admit_scroll = self._moves.admit, self._scrolls.admit
-        for received in self._events:
-            event, at, kind = received, received.timestamp, received.type
-            part = self._book.part_of(at)
-            part.moment(at)
-            counts = part.counts
-            if kind == "mousemove":
-                if not admit_move(at):
-                    counts["throttled"] += 1
-                    continue
-                counts["mouse_moves"] += 1
-            elif kind == "scroll":
-                if not admit_scroll(at):
-                    counts["throttled"] += 1
-                    continue
-                counts["scrolls"] += 1
-            else:
-                if kind in ("input", "submit"):
-                    event = self._redact(event, part)
-                part.count(event)
-            counts["events"] += 1
-            if part.close_reason is not None:
-                counts["late"] += 1
-                self._late += 1
-            if not starts or starts[-1].part != part.name:
-                starts.append(PartStart(index=len(kept), part=part.name))
-            kept.append(event)
-        if part is None:
+        gates = {"mousemove": self._moves.admit, "scroll": self._scrolls.admit}
+        for run in self._book.runs(self._events):
+            received = self._events[run.first : run.end]
+            passed = [event for event in received if event.type not in gates or gates[event.type](event.timestamp)]  # type: ignore[index]
+            redacted = self._redacted.total()
+            cleaned = [redact(event, self._redacted) if event.type in REDACTED_TYPES else event for event in passed]
+            run.part.add(cleaned, throttled=len(received) - len(passed), redacted=self._redacted.total() - redacted)
+            if run.part.close_reason is not None:
+                self._late += len(cleaned)
+            if cleaned and (not starts or starts[-1].part != run.part.name):
+                starts.append(PartStart(index=len(kept), part=run.part.name))
+            kept += cleaned
+        if not self._events:
             self._book.current(self._where.at_ms)
         return kept, starts
-
-    def _redact(self, event: SessionEvent, part: OpenPart) -> SessionEvent:
-        before = self._redacted.total()
-        cleaned = redact(event, self._redacted)
-        part.counts["redacted"] += self._redacted.total() - before
-        return cleaned
 
     def _end_part(self) -> None:
         part = self._book.current(self._where.at_ms)

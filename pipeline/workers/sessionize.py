@@ -7,6 +7,8 @@ part that began at or before it, or to the oldest remembered; if that part is cl
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -35,6 +37,17 @@ class _Data(msgspec.Struct):
     y: Any = None
 
 
+_COUNTED = {
+    "mousemove": "mouse_moves",
+    "scroll": "scrolls",
+    "click": "clicks",
+    "input": "inputs",
+    "navigation": "navigations",
+    "error": "errors",
+    "promise_error": "errors",
+}
+_LOOKED_INTO = frozenset({"click", "console", "navigation", "initial_state"})
+
 _read = msgspec.json.Decoder(_Data).decode
 
 
@@ -55,36 +68,44 @@ class OpenPart:
             ("active_ms", "events", "clicks", "inputs", "scrolls", "mouse_moves", "navigations", "console_errors",
              "errors", "throttled", "redacted", "late"), 0)  # fmt: skip
 
-    def moment(self, at_ms: int) -> None:
-        """Somebody did something then, whether the event is kept or not."""
-        since = at_ms - self.ended_at
-        if since > 0:
-            if since <= ACTIVE_GAP_MS:
-                self.counts["active_ms"] += since
+    def moment(self, at_ms: int) -> int:
+        """Somebody did something then, whether the event is kept or not. Returns what that adds to the active time."""
+        since_ms = at_ms - self.ended_at
+        if since_ms > 0:
             self.ended_at = at_ms
-        elif at_ms < self.started_at:
-            self.started_at = at_ms
+            return since_ms if since_ms <= ACTIVE_GAP_MS else 0
+        self.started_at = min(self.started_at, at_ms)
+        return 0
 
-    def count(self, event: SessionEvent) -> None:
-        """A kept event other than mousemove and scroll. Data that is no object counts by its type alone."""
-        counts, kind = self.counts, event.type
+    def add(self, events: list[SessionEvent], *, throttled: int, redacted: int) -> None:
+        """Counts what is kept of a run, and what was done to it."""
+        counts = self.counts
+        counts["throttled"] += throttled
+        counts["redacted"] += redacted
+        counts["events"] += len(events)
+        if self.close_reason is not None:
+            counts["late"] += len(events)
+        kinds = Counter([event.type for event in events])
+        for kind, name in _COUNTED.items():
+            if kind in kinds:
+                counts[name] += kinds[kind]
+        if not kinds.keys().isdisjoint(_LOOKED_INTO):
+            for event in events:
+                if event.type in _LOOKED_INTO:
+                    self._look_into(event)
+
+    def _look_into(self, event: SessionEvent) -> None:
+        """Data that is no object counts by its type alone."""
         try:
-            if kind == "click":
-                counts["clicks"] += 1
-                self._click(event.timestamp, _read(event.data))
-            elif kind == "input":
-                counts["inputs"] += 1
-            elif kind == "navigation":
-                counts["navigations"] += 1
-                self.visit(_read(event.data).url)
-            elif kind == "initial_state":
-                self.visit(_read(event.data).url)
-            elif kind == "console":
-                counts["console_errors"] += _read(event.data).type == "error"
-            elif kind in ("error", "promise_error"):
-                counts["errors"] += 1
+            data = _read(event.data)
         except msgspec.ValidationError:
             return
+        if event.type == "click":
+            self._click(event.timestamp, data)
+        elif event.type == "console":
+            self.counts["console_errors"] += data.type == "error"
+        else:
+            self.visit(data.url)
 
     def visit(self, url: object) -> None:
         if not isinstance(url, str) or not url:
@@ -133,6 +154,15 @@ def _is_pixel(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= PIXELS_MAX
 
 
+@dataclass(frozen=True)
+class Run:
+    """Neighbouring events of a batch that belong to one part: events[first:end]."""
+
+    part: OpenPart
+    first: int
+    end: int
+
+
 class PartBook:
     """The parts of one session while a batch goes through; remembers which of them changed."""
 
@@ -146,7 +176,35 @@ class PartBook:
         self.parts = [OpenPart(part) for part in state.parts] if state else []
         self.touched: set[str] = set()
 
-    def part_of(self, at_ms: int) -> OpenPart:
+    def runs(self, events: list[SessionEvent]) -> list[Run]:
+        """Gives every event, kept or not, to its part. Events come sorted by time."""
+        found: list[Run] = []
+        gap_ms, length_ms = self._rules.session_gap_ms, self._rules.session_length_ms
+        end = 0
+        while end < len(events):
+            first, part = end, self._part_of(events[end].timestamp)
+            at_ms = events[first].timestamp
+            active_ms = part.moment(at_ms)
+            ended_at, last_at = part.ended_at, part.started_at + length_ms
+            if part is not self.parts[-1]:
+                last_at = -1  # an earlier part: whether the next event is its own must be asked again
+            end += 1
+            while end < len(events):
+                at_ms = events[end].timestamp
+                since_ms = at_ms - ended_at
+                if since_ms > gap_ms or at_ms > last_at:
+                    break
+                if since_ms > 0:
+                    if since_ms <= ACTIVE_GAP_MS:
+                        active_ms += since_ms
+                    ended_at = at_ms
+                end += 1
+            part.ended_at = ended_at
+            part.counts["active_ms"] += active_ms
+            found.append(Run(part, first, end))
+        return found
+
+    def _part_of(self, at_ms: int) -> OpenPart:
         """The part that an event at this time belongs to, begun now where it must be."""
         current = self.parts[-1] if self.parts else None
         if current is None:

@@ -11,6 +11,9 @@ from pipeline.model.events import SessionEvent
 from pipeline.workers.redact.names import is_sensitive, is_sensitive_target
 
 REDACTED = "[REDACTED]"
+REDACTED_TYPES = frozenset({"input", "submit"})
+"""Types that `redact` may change."""
+_NOTHING_TOLD = (None, "", REDACTED)
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
@@ -39,15 +42,26 @@ def redact(event: SessionEvent, counts: Counter[str]) -> SessionEvent:
 def _input(event: SessionEvent, counts: Counter[str]) -> SessionEvent:
     try:
         seen = _peek(event.data)
-    except msgspec.ValidationError:  # data is JSON, but no object
+    except msgspec.ValidationError:  # no object, or a number beyond every float, which may not hide a password
+        if isinstance(_decode(event.data), dict):
+            raise
         return event
     password = isinstance(seen.inputType, str) and seen.inputType.strip().lower() == "password"
-    if seen.value in (None, "", REDACTED) or not (password or is_sensitive_target(seen.target)):
+    if not (password or is_sensitive_target(seen.target)):
         return event
+    if seen.value in _NOTHING_TOLD:
+        return _as_read(event)
     data = _decode(event.data)
     data["value"] = REDACTED
     counts["password.replace" if password else "field.replace"] += 1
     return SessionEvent(event.type, event.timestamp, msgspec.Raw(_encode(data)))
+
+
+def _as_read(event: SessionEvent) -> SessionEvent:
+    """The event itself; without the earlier ones where a name stands twice in its data, since readers take the last."""
+    if bytes(event.data).count(b'"value"') <= 1 and b"\\u" not in bytes(event.data):
+        return event
+    return SessionEvent(event.type, event.timestamp, msgspec.Raw(_encode(_decode(event.data))))
 
 
 def _submit(event: SessionEvent, counts: Counter[str]) -> SessionEvent:
@@ -68,7 +82,7 @@ def _form(value: Any, counts: Counter[str]) -> Any:
         return value
     cleaned = {}
     for key, inner in value.items():
-        if is_sensitive(key) and inner not in (None, "", REDACTED):
+        if is_sensitive(key) and inner not in _NOTHING_TOLD:
             counts["key.replace"] += 1
             cleaned[key] = REDACTED
         else:
