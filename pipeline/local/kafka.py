@@ -1,16 +1,20 @@
 """Apache Kafka as one KRaft node (broker and controller in one process) on the JRE of a wheel.
 
-`prepare` fetches the jars, renders the properties and formats the storage; `command` is what to run then.
+`arrange` fetches the jars and writes the properties; what it returns says how to format the storage and run the broker.
 """
 
 from __future__ import annotations
 
 import base64
+import dataclasses
 import os
 import subprocess
+import tempfile
 import uuid
+from dataclasses import dataclass
 from pathlib import Path
 
+import click
 from confluent_kafka import KafkaException
 
 from pipeline.errors import ConfigurationError
@@ -21,23 +25,71 @@ from pipeline.topics import clients
 
 VERSION = "4.4.0"
 FORMAT_TIMEOUT_S = 60
-HEAP = ("-Xms64m", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=4")
+HEAP = ("-Xms64m", "-Xmx384m", "-XX:+UseSerialGC")
+
+
+@dataclass(frozen=True)
+class Broker:
+    """How to run the broker of a home: `format` comes first and is empty where the storage is formatted already."""
+
+    command: tuple[str, ...]
+    format: tuple[str, ...]
+
+
+def arrange(settings: Settings, *, quiet: bool = False) -> Broker:
+    """Fetches the jars, makes the JVM's cache of them, writes the properties. Idempotent; keeps existing data."""
+    folder = settings.cache / f"kafka-{VERSION}"
+    files = jars.fetch(settings, jars.read_lock(), folder, quiet=quiet)
+    jvm: tuple[str, ...] = (
+        str(_java()),
+        *HEAP,
+        "-Djava.awt.headless=true",
+        "-cp",
+        os.pathsep.join(str(each) for each in files),
+    )
+    cache = _aot_cache(settings, folder, jvm, quiet=quiet)
+    if cache is not None:
+        jvm = (jvm[0], *cache, *jvm[1:])
+    return _broker(settings, settings.home / "kafka", jvm)
 
 
 def prepare(settings: Settings, *, quiet: bool = False) -> list[str]:
-    """Makes everything that the broker needs and returns its command line. Idempotent; keeps existing data."""
-    java = _java()
-    classpath = os.pathsep.join(
-        str(path) for path in jars.fetch(settings, jars.read_lock(), settings.cache / f"kafka-{VERSION}", quiet=quiet)
-    )
-    home = settings.home / "kafka"
+    """`arrange`, with the storage formatted; returns the broker's command line."""
+    broker = arrange(settings, quiet=quiet)
+    if broker.format:
+        _format(broker.format, settings.home / "kafka")
+    return list(broker.command)
+
+
+def _aot_cache(settings: Settings, folder: Path, jvm: tuple[str, ...], *, quiet: bool) -> tuple[str, ...] | None:
+    """The JVM's options for its cache; the first time on a machine it is made, by a broker that holds nothing."""
+    from pipeline.local import aot
+
+    cache = aot.cache_file(folder, jars.LOCK)
+    if not cache.exists():
+        if not quiet:
+            click.echo("preparing the broker for quick starts, once on this machine")
+        with tempfile.TemporaryDirectory(prefix="replay-aot-") as name:
+            home = Path(name)
+            nobody = dataclasses.replace(settings, home=home, kafka_brokers="", kafka_port=free_ports(1)[0])
+            broker = _broker(nobody, home, jvm)
+            _format(broker.format, home)
+            aot.make(cache, broker.command, ready=lambda: answers(nobody), log=home / "aot.log")
+    return aot.use(cache) if cache.exists() else None
+
+
+def _broker(settings: Settings, home: Path, jvm: tuple[str, ...]) -> Broker:
     home.mkdir(parents=True, exist_ok=True)
     (home / "log4j2.properties").write_text(_log4j(home))
-    (home / "server.properties").write_text(_properties(settings, home, _controller_port(home)))
-    base = [str(java), *HEAP, "-Djava.awt.headless=true", f"-Dlog4j2.configurationFile={home / 'log4j2.properties'}"]
+    properties = home / "server.properties"
+    properties.write_text(_properties(settings, home, _controller_port(home)))
+    base = (*jvm, f"-Dlog4j2.configurationFile={home / 'log4j2.properties'}")
+    format_it: tuple[str, ...] = ()
     if not (home / "data" / "meta.properties").exists():
-        _format([*base, "-cp", classpath], home)
-    return [*base, "-cp", classpath, "kafka.Kafka", str(home / "server.properties")]
+        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        arguments = ("format", "-t", cluster_id, "-c", str(properties), "--ignore-formatted")
+        format_it = (*base, "kafka.tools.StorageTool", *arguments)
+    return Broker((*base, "kafka.Kafka", str(properties)), format_it)
 
 
 def answers(settings: Settings) -> bool:
@@ -70,16 +122,8 @@ def _controller_port(home: Path) -> int:
     return port
 
 
-def _format(base: list[str], home: Path) -> None:
-    cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-    arguments = ["format", "-t", cluster_id, "-c", str(home / "server.properties"), "--ignore-formatted"]
-    done = subprocess.run(
-        [*base, "kafka.tools.StorageTool", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=FORMAT_TIMEOUT_S,
-        check=False,
-    )
+def _format(command: tuple[str, ...], home: Path) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=FORMAT_TIMEOUT_S, check=False)
     if done.returncode:
         raise ConfigurationError(
             f"Kafka's storage under {home} could not be formatted: {(done.stderr or done.stdout)[-500:]}"

@@ -20,39 +20,47 @@ class Part:
     command: tuple[str, ...]
     environ: dict[str, str]
     address: str = ""
-    port: int | None = None
-    port_setting: str = ""
     probe: Callable[[], bool] | None = None
     stop_grace_s: float = 6.0
+    before: tuple[str, ...] = ()
+    """Run to its end first, each time the part starts."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Parts that start together; `after` runs once all of them are ready, before the next stage."""
+    """Parts that start together; `after` runs once all of them are ready, before the next stage, and again while it
+    raises RetryableError."""
 
     parts: tuple[Part, ...]
     after: Callable[[], None] | None = None
 
 
-def stages(settings: Settings, *, quiet: bool = False) -> tuple[Stage, ...]:
-    """Stores first, then what fills and reads them. Fetches the broker's jars where they are missing."""
+def listeners(settings: Settings) -> dict[str, tuple[int, str]]:
+    """Which part listens where: name → (port, the setting that moves it)."""
+    return {
+        "kafka": (settings.kafka_port, "REPLAY_KAFKA_PORT"),
+        "warehouse": (settings.warehouse_port, "REPLAY_WAREHOUSE_PORT"),
+        "capture": (settings.capture_port, "REPLAY_CAPTURE_PORT"),
+        "api": (settings.api_port, "REPLAY_API_PORT"),
+    }
+
+
+def stages(settings: Settings, broker: kafka.Broker) -> tuple[Stage, ...]:
+    """Stores first, then what fills and reads them."""
     environ = child_environ(settings)
-    broker = Part(
+    kafka_part = Part(
         "kafka",
-        tuple(kafka.prepare(settings, quiet=quiet)),
+        broker.command,
         dict(os.environ),
         address=f"127.0.0.1:{settings.kafka_port}",
-        port=settings.kafka_port,
-        port_setting="REPLAY_KAFKA_PORT",
         probe=lambda: kafka.answers(settings),
+        before=broker.format,
     )
     warehouse = Part(
         "warehouse",
         (sys.executable, "-m", "pipeline.local.warehouse"),
         environ,
         address=f"http://127.0.0.1:{settings.warehouse_port}",
-        port=settings.warehouse_port,
-        port_setting="REPLAY_WAREHOUSE_PORT",
     )
 
     def ours(name: str, *arguments: str, **more: object) -> Part:
@@ -66,18 +74,14 @@ def stages(settings: Settings, *, quiet: bool = False) -> tuple[Stage, ...]:
             "capture",
             "capture",
             address=f"http://{settings.host}:{settings.capture_port}",
-            port=settings.capture_port,
-            port_setting="REPLAY_CAPTURE_PORT",
         ),
         ours(
             "api",
             "api",
             address=f"http://{settings.host}:{settings.api_port}",
-            port=settings.api_port,
-            port_setting="REPLAY_API_PORT",
         ),
     )
-    return Stage((broker, warehouse), after=lambda: _lay_out(settings)), Stage(rest)
+    return Stage((kafka_part, warehouse), after=lambda: _lay_out(settings)), Stage(rest)
 
 
 def child_environ(settings: Settings) -> dict[str, str]:

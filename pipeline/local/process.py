@@ -2,7 +2,7 @@
 
 On Linux the kernel itself ends an orphan: the shim asks for SIGKILL at the parent's death (prctl(2), PR_SET_PDEATHSIG),
 makes sure that the parent had not died before, and becomes the program by exec, so the pid is the program's own.
-Crash safety is what the stack is built on; an orphan that lingers with its files open would be the greater harm.
+A part's own children are the guard's business (`guard`). Crash safety is what the stack is built on; an orphan that lingers with its files open would be the greater harm.
 """
 
 from __future__ import annotations
@@ -21,13 +21,29 @@ _PR_SET_PDEATHSIG = 1
 
 
 def start(
-    command: Sequence[str], environ: dict[str, str], log: Path, cwd: Path | None = None
+    command: Sequence[str],
+    environ: dict[str, str],
+    log: Path,
+    cwd: Path | None = None,
+    *,
+    before: Sequence[str] = (),
 ) -> subprocess.Popen[bytes]:
-    """Starts `command` in a session of its own, output appended to `log`. Call it from the main thread only:
-    the death signal is tied to the thread that forked."""
+    """Starts `command` as the leader of a session and group of its own, output appended to `log`.
+
+    `before` is run to its end first, under the same pid's wing; where it fails, its exit code is the process's.
+    Call it from the main thread only: the death signal is tied to the thread that forked.
+    """
     with log.open("ab") as out:
         return subprocess.Popen(
-            [sys.executable, "-m", "pipeline.local.process", str(os.getpid()), *command],
+            [
+                sys.executable,
+                "-m",
+                "pipeline.local.process",
+                str(os.getpid()),
+                str(len(before)),
+                *before,
+                *command,
+            ],
             env=environ,
             stdin=subprocess.DEVNULL,
             stdout=out,
@@ -59,13 +75,24 @@ class ReadySocket:
         self._folder.cleanup()
 
 
-def _become(parent: int, command: list[str]) -> None:
+def _become(parent: int, before: list[str], command: list[str]) -> None:
+    _end_with(parent)
+    if before:
+        shim = os.getpid()
+        code = subprocess.run(before, check=False, preexec_fn=lambda: _end_with(shim)).returncode
+        if code:
+            sys.exit(code if code > 0 else 1)
+    os.execvp(command[0], command)
+
+
+def _end_with(parent: int) -> None:
+    """Asks the kernel first, looks for the parent then: whenever it dies, one of the two sees it."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         sys.exit("the supervisor is gone")
-    os.execvp(command[0], command)
 
 
 if __name__ == "__main__":
-    _become(int(sys.argv[1]), sys.argv[2:])
+    _count = int(sys.argv[2])
+    _become(int(sys.argv[1]), sys.argv[3 : 3 + _count], sys.argv[3 + _count :])

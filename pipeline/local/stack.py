@@ -62,11 +62,12 @@ class Stack:
         """Until every part is ready. Raises FatalError with the end of the log where that does not come."""
         until = time.monotonic() + limit_s
         while True:
-            parts = self.status()
-            if parts and all(part.ready for part in parts) and any(part.name == "api" for part in parts):
-                return
             if self._popen is None or self._popen.poll() is not None:
                 raise FatalError(f"the stack did not start:\n{tail(self.log)}")
+            parts = self.status()
+            ours = any(part.name == "supervisor" and part.pid == self._popen.pid for part in parts)
+            if ours and all(part.ready for part in parts) and any(part.name == "api" for part in parts):
+                return
             if time.monotonic() > until:
                 late = [part.name for part in parts if not part.ready] or ["supervisor"]
                 logs = "\n".join(tail(self.log.with_name(f"{name}.log")) for name in late)

@@ -62,6 +62,9 @@ def _created(pid: int | None) -> float | None:
     if pid is None:
         return None
     try:
-        return float(round(psutil.Process(pid).create_time(), 1))
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:  # ended, and nobody has asked how
+            return None
+        return float(round(process.create_time(), 1))
     except psutil.NoSuchProcess:
         return None

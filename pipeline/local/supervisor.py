@@ -6,10 +6,12 @@ it starts children, reads their readiness, writes `stack.json`, and sleeps in be
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,10 +19,11 @@ from pathlib import Path
 
 import click
 
-from pipeline.errors import ConfigurationError, FatalError
+from pipeline.errors import ConfigurationError, FatalError, RetryableError
 from pipeline.keys import KeyFile
-from pipeline.local import process
-from pipeline.local.parts import Part, Stage, stages
+from pipeline.local import kafka, process
+from pipeline.local.guard import Guard, end_group
+from pipeline.local.parts import Part, Stage, listeners, stages
 from pipeline.local.ports import is_taken
 from pipeline.local.status import PartStatus, StackFile
 from pipeline.settings import Settings
@@ -28,6 +31,8 @@ from pipeline.settings import Settings
 TICK_S = 0.05
 START_LIMIT_S = 90.0
 STOP_LIMIT_S = 9.0
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+LEFTOVERS_LIMIT_S = 10.0
 BACKOFF_FIRST_S = 0.2
 BACKOFF_MAX_S = 10.0
 STEADY_AFTER_S = 30.0
@@ -46,6 +51,7 @@ class _Child:
     popen: subprocess.Popen[bytes] | None = None
     socket: process.ReadySocket | None = None
     ready: bool = False
+    was_ready: bool = False
     started_at: float = 0.0
     deaths: int = 0
     next_start_at: float = 0.0
@@ -59,17 +65,24 @@ class _Child:
 class Supervisor:
     """Runs stages of parts for one home."""
 
-    def __init__(self, home: Path, *, say: Callable[[str], None]) -> None:
+    def __init__(self, home: Path, *, say: Callable[[str], None], warn: Callable[[str], None]) -> None:
+        """`say` is told of the good path, `warn` of a part that died or had to be killed."""
         self._home = home
         self._say = say
+        self._warn = warn
+        self._guard = Guard()
         self._stack_file = StackFile(home)
         self._children: list[_Child] = []
         self._stopping = False
         self._shown: list[PartStatus] = []
 
     def run(self, plan: tuple[Stage, ...], *, on_ready: Callable[[], None]) -> None:
-        """Starts all stages, calls `on_ready`, supervises until SIGTERM or Ctrl-C, stops all. Main thread only."""
-        previous = {each: signal.signal(each, self._stop_soon) for each in (signal.SIGTERM, signal.SIGINT)}
+        """Starts all stages, calls `on_ready`, supervises until SIGTERM, SIGHUP or Ctrl-C, stops all. Main thread only.
+
+        Raises FatalError where a part does not start; what ran is stopped then, too.
+        """
+        heard = [each for each in STOP_SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]  # nohup ignores one
+        previous = {each: signal.signal(each, self._stop_soon) for each in heard}
         try:
             for stage in plan:
                 self._start_stage(stage)
@@ -113,7 +126,21 @@ class Supervisor:
                 )
             time.sleep(TICK_S)
         if stage.after is not None and not self._stopping:
-            stage.after()
+            self._finish_stage(stage.after, began + START_LIMIT_S)
+
+    def _finish_stage(self, after: Callable[[], None], until: float) -> None:
+        """`after` in a thread of its own: meanwhile parts are supervised and a signal is heard."""
+        while not self._stopping:
+            failed: list[BaseException] = []
+            thread = threading.Thread(target=_catching, args=(after, failed), daemon=True)
+            thread.start()
+            while thread.is_alive() and not self._stopping:
+                self._tick()
+                time.sleep(TICK_S)
+            if self._stopping or not failed:
+                return
+            if not isinstance(failed[0], RetryableError) or time.monotonic() > until:
+                raise failed[0]
 
     def _tick(self) -> None:
         """Reaps, restarts, reads readiness, writes the status where it changed."""
@@ -125,10 +152,16 @@ class Supervisor:
                 self._start(child)
             if child.alive and not child.ready:
                 child.ready = child.part.probe() if child.part.probe else bool(child.socket and child.socket.told())
-                if child.ready and child.deaths:
+                if child.ready and child.was_ready:
                     self._say(f"  {child.part.name:<15} is back after {now - child.started_at:.1f} s")
+                child.was_ready |= child.ready
             if child.ready and now - child.started_at > STEADY_AFTER_S:
                 child.backoff_s = BACKOFF_FIRST_S
+        self._show()
+
+    def _show(self) -> None:
+        """Tells the guard and `stack.json` what runs, where that has changed."""
+        self._guard.watch(child.popen.pid for child in self._children if child.popen is not None)
         status = self._status()
         if status != self._shown:
             self._stack_file.write(status)
@@ -139,17 +172,19 @@ class Supervisor:
             child.socket.close()
         child.socket = process.ReadySocket()
         environ = {**child.part.environ, "NOTIFY_SOCKET": child.socket.address}
-        child.popen = process.start(child.part.command, environ, child.log)
+        child.popen = process.start(child.part.command, environ, child.log, before=child.part.before)
         child.ready = False
         child.started_at = time.monotonic()
+        self._show()
 
     def _bury(self, child: _Child, now: float) -> None:
-        popen = child.popen
-        how = _how_it_ended(popen.returncode if popen else 0)
+        assert child.popen is not None
+        how = _how_it_ended(child.popen.returncode)
+        end_group(child.popen.pid)  # what it had started must not go on beside its successor
         child.popen, child.ready = None, False
         child.deaths += 1
         child.next_start_at = now + child.backoff_s
-        self._say(f"  {child.part.name:<15} {how}; starting it again in {child.backoff_s:.1f} s (log: {child.log})")
+        self._warn(f"  {child.part.name:<15} {how}; starting it again in {child.backoff_s:.1f} s (log: {child.log})")
         child.backoff_s = min(BACKOFF_MAX_S, 2 * child.backoff_s)
 
     def _stop_all(self) -> None:
@@ -164,22 +199,24 @@ class Supervisor:
         for child in self._children:
             if child.socket is not None:
                 child.socket.close()
+        self._guard.close()
         self._stack_file.remove()
 
     def _stop_some(self, some: list[_Child], began: float) -> None:
         for child in some:
+            child.ready = False
             if child.popen:
                 child.popen.terminate()
+        self._show()
         for child in some:
+            assert child.popen is not None
             left = min(child.part.stop_grace_s, began + STOP_LIMIT_S - time.monotonic())
             try:
-                if child.popen:
-                    child.popen.wait(max(0.1, left))
+                child.popen.wait(max(0.1, left))
             except subprocess.TimeoutExpired:
-                self._say(f"  {child.part.name:<15} did not stop in time: killed")
-                if child.popen:
-                    child.popen.kill()
-                    child.popen.wait()
+                self._warn(f"  {child.part.name:<15} did not stop in time: killed")
+            end_group(child.popen.pid)
+            child.popen.wait()
 
     def _status(self) -> list[PartStatus]:
         own = PartStatus("supervisor", os.getpid(), all(child.ready for child in self._children), "")
@@ -209,8 +246,9 @@ def up(settings: Settings, *, quiet: bool = False) -> None:
     with (home / "lock").open("a+") as lock:
         _own(lock, home)
         began = time.monotonic()
-        plan = stages(settings, quiet=quiet)
-        _ports_must_be_free(plan)
+        _end_leftovers(home)
+        _ports_must_be_free(settings)
+        plan = stages(settings, kafka.arrange(settings, quiet=quiet))
         KeyFile(settings.keys).ensure()
         say(f"portable-replay in {home}")
 
@@ -220,8 +258,20 @@ def up(settings: Settings, *, quiet: bool = False) -> None:
                 "Ctrl-C stops everything, data is kept."
             )
 
-        Supervisor(home, say=say).run(plan, on_ready=on_ready)
+        Supervisor(home, say=say, warn=lambda line: click.echo(line, err=True)).run(plan, on_ready=on_ready)
         say("stopped")
+
+
+def _end_leftovers(home: Path) -> None:
+    """After kill -9 of a supervisor its parts are on their way out: waits until they are gone, with their ports."""
+    until = time.monotonic() + LEFTOVERS_LIMIT_S
+    while left := [part for part in StackFile(home).read() if part.pid is not None]:
+        for part in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(part.pid or 0, signal.SIGKILL)
+        if time.monotonic() > until:
+            raise FatalError(f"processes of an earlier stack do not end: {', '.join(str(part.pid) for part in left)}")
+        time.sleep(TICK_S)
 
 
 def _own(lock, home: Path) -> None:  # type: ignore[no-untyped-def]
@@ -239,12 +289,26 @@ def _own(lock, home: Path) -> None:  # type: ignore[no-untyped-def]
     lock.flush()
 
 
-def _ports_must_be_free(plan: tuple[Stage, ...]) -> None:
-    taken = [part for stage in plan for part in stage.parts if part.port is not None and is_taken(part.port)]
-    if taken:
-        raise ConfigurationError(
-            "; ".join(f"port {part.port} for {part.name} is in use ({part.port_setting} moves it)" for part in taken)
-        )
+def _ports_must_be_free(settings: Settings) -> None:
+    wanted = listeners(settings)
+    faults = [
+        f"port {port} for {name} is in use ({setting} moves it)"
+        for name, (port, setting) in wanted.items()
+        if is_taken(port)
+    ]
+    for name, (port, setting) in wanted.items():
+        twins = [other for other, (its, _) in wanted.items() if its == port]
+        if twins[0] == name and len(twins) > 1:
+            faults.append(f"port {port} is set for {' and '.join(twins)} ({setting} moves one)")
+    if faults:
+        raise ConfigurationError("; ".join(faults))
+
+
+def _catching(work: Callable[[], None], failed: list[BaseException]) -> None:
+    try:
+        work()
+    except BaseException as error:  # raised again by who waits
+        failed.append(error)
 
 
 def tail(log: Path, lines: int = LOG_TAIL_LINES) -> str:
