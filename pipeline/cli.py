@@ -13,6 +13,7 @@ from pipeline import settings as settings_table
 from pipeline.errors import ReplayError
 from pipeline.keys import DEFAULT_TENANT, KeyFile, Role
 from pipeline.observe import logs
+from pipeline.query.terminal import sessions_command, show_command
 from pipeline.settings import Settings
 
 pass_settings = click.make_pass_decorator(Settings)
@@ -201,6 +202,10 @@ def migrate(settings: Settings) -> None:
 
     applied = run_migrations(settings)
     click.echo("\n".join(applied) if applied else "nothing to do")
+
+
+main.add_command(sessions_command)
+main.add_command(show_command)
 
 
 @main.command()
