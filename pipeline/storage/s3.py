@@ -39,7 +39,7 @@ class S3Store:
     def __init__(self, bucket: str, prefix: str, *, endpoint: str | None = None) -> None:
         self._bucket = bucket
         self._prefix = f"{prefix}/" if prefix else ""
-        self._client: Any = boto3.client(
+        self._client: Any = boto3.session.Session().client(
             "s3",
             endpoint_url=endpoint,
             config=Config(
