@@ -18,7 +18,7 @@ import orjson
 from confluent_kafka import KafkaError, Message
 
 from pipeline.errors import MalformedError, RetryableError
-from pipeline.model.admission import ANONYMOUS, Limits, build_batch
+from pipeline.model.admission import ANONYMOUS, TYPE_CHARS_MAX, TYPE_NUMBER_MAX, Limits, build_batch
 from pipeline.model.batches import Metadata, is_id, session_key
 from pipeline.settings import Settings
 from pipeline.topics import clients
@@ -105,7 +105,13 @@ class BatchProducer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.flush()
+        if error is None:
+            self.flush()
+            return
+        try:
+            self.flush()
+        except RetryableError as late:
+            error.add_note(str(late))  # the block's own error goes on
 
     def _put(self, key: bytes, value: bytes, delivered: Any, block_s: float) -> None:
         until = time.monotonic() + block_s
@@ -121,6 +127,8 @@ class BatchProducer:
 
 
 def _time(event: dict[str, Any], index: int) -> int:
+    if not isinstance(event, dict):
+        raise MalformedError("an object is wanted", path=f"$.events[{index}]")
     at = event.get("timestamp")
     if not isinstance(at, int) or isinstance(at, bool):
         raise MalformedError("a whole number of milliseconds is wanted", path=f"$.events[{index}].timestamp")
@@ -129,7 +137,9 @@ def _time(event: dict[str, Any], index: int) -> int:
 
 def _line(event: dict[str, Any], index: int) -> bytes:
     kind = event.get("type")
-    if not isinstance(kind, str | int) or kind == "":
+    text = isinstance(kind, str) and 1 <= len(kind) <= TYPE_CHARS_MAX
+    number = isinstance(kind, int) and not isinstance(kind, bool) and 0 <= kind <= TYPE_NUMBER_MAX
+    if not (text or number):
         raise MalformedError("a name, or rrweb's number, is wanted", path=f"$.events[{index}].type")
     try:
         return orjson.dumps({"type": kind, "timestamp": event["timestamp"], "data": event.get("data", {})})

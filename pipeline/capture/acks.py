@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import threading
 
-from confluent_kafka import KafkaError, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from pipeline.errors import RetryableError
 
@@ -58,6 +58,8 @@ class AckedProducer:
                 self._producer.produce(topic, value, key, on_delivery=pending.delivered)
             except BufferError:
                 raise RetryableError("too much waits for Kafka") from None
+            except KafkaException as refusal:
+                raise RetryableError(f"Kafka did not take it ({refusal.args[0].name()})") from None
         try:
             error = await asyncio.wait_for(pending.answer, timeout_s)
         except TimeoutError:

@@ -11,6 +11,9 @@ from pipeline.errors import MalformedError, TooLargeError, UnsupportedError
 ZSTD_WINDOW_BYTES_MAX = 8 << 20
 """RFC 9659: what a decoder of Content-Encoding: zstd must take, and need not exceed."""
 
+ZSTD_SLICE_BYTES = 256
+"""Fed at once: 4 bytes of zstd can stand for a block of 128 KiB, so one step gives at most 8 MiB."""
+
 _GZIP = 31
 """zlib's wbits for a gzip wrapper."""
 
@@ -47,19 +50,26 @@ def _gunzip(body: bytes, limit_bytes: int) -> bytes:
 
 
 def _unzstd(body: bytes, limit_bytes: int) -> bytes:
-    reader = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW_BYTES_MAX).stream_reader(
-        body, read_across_frames=True
-    )
+    context = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW_BYTES_MAX)
     out: list[bytes] = []
     left = limit_bytes
+    frame = context.decompressobj()
+    begun = False
     try:
-        while chunk := reader.read(min(left + 1, 1 << 20)):
-            out.append(chunk)
-            left -= len(chunk)
-            if left < 0:
-                raise _too_large(limit_bytes)
+        for start in range(0, len(body), ZSTD_SLICE_BYTES):
+            rest = body[start : start + ZSTD_SLICE_BYTES]
+            while rest:  # a body may have several frames
+                out.append(frame.decompress(rest))
+                left -= len(out[-1])
+                if left < 0:
+                    raise _too_large(limit_bytes)
+                begun, rest = not frame.eof, frame.unused_data
+                if frame.eof:
+                    frame = context.decompressobj()
     except zstandard.ZstdError:
-        raise MalformedError("the body is not whole zstd with a window of at most 8 MiB") from None
+        raise MalformedError("the body is not zstd with a window of at most 8 MiB") from None
+    if begun:
+        raise MalformedError("the zstd body is cut short")
     return b"".join(out)
 
 

@@ -18,6 +18,10 @@ USER_ID_CHARS_MAX = 256
 TEXT_CHARS_MAX = 4_096
 """URL, user agent, client version: longer ones are cut, they describe and do not identify."""
 
+TYPE_CHARS_MAX = 64
+TYPE_NUMBER_MAX = 1_000
+"""An event's type is a name of 1 to so many characters, or rrweb's number from 0 to this."""
+
 ANONYMOUS = "anonymous"
 IDS = "1 to 128 characters of A-Z a-z 0-9 _ . : -"
 

@@ -14,9 +14,18 @@ SHUTDOWN_S = 5
 
 
 class _Server(uvicorn.Server):
+    """Hears a signal that comes before uvicorn's own handlers are in place."""
+
+    told_to_stop = False
+
+    def stop_soon(self, *_: object) -> None:
+        self.told_to_stop = True
+
     async def startup(self, sockets: Any = None) -> None:
         await super().startup(sockets)
-        if self.started:
+        if self.told_to_stop:
+            self.should_exit = True
+        elif self.started:
             notify_ready()
 
 
@@ -25,8 +34,6 @@ def serve(app: Any, *, host: str, port: int, lifespan: bool = True) -> None:
 
     No access log: it would hold query strings, and keys travel in them.
     """
-    for each in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(each, lambda *_: None)  # uvicorn raises the signal again when it is done; we still have to close
     config = uvicorn.Config(
         app,
         host=host,
@@ -37,4 +44,8 @@ def serve(app: Any, *, host: str, port: int, lifespan: bool = True) -> None:
         lifespan="on" if lifespan else "off",
         timeout_graceful_shutdown=SHUTDOWN_S,
     )
-    _Server(config).run()
+    server = _Server(config)
+    for each in (signal.SIGTERM, signal.SIGINT):
+        # uvicorn raises the signal again when it is done: it must not end us, we still have to close
+        signal.signal(each, server.stop_soon)
+    server.run()

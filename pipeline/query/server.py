@@ -70,7 +70,9 @@ class Api:
         if form not in FORMATS:
             raise MalformedError(f"one of {', '.join(FORMATS)} is wanted", path="format")
         body, missing = await run_in_threadpool(self._recording, tenant, wanted, form)
-        headers = {"Replay-Missing-Blocks": str(missing)} if missing else {}
+        headers = {"Cache-Control": "no-store"}
+        if missing:
+            headers["Replay-Missing-Blocks"] = str(missing)
         media = "application/json" if form == "portable" else "application/x-ndjson"
         return Response(body, headers=headers, media_type=media)
 
@@ -126,7 +128,7 @@ class Api:
 def _filter(request: Request) -> Filter:
     given = request.query_params
     limit = given.get("limit", str(LIMIT_DEFAULT))
-    if not limit.isdigit() or not 1 <= int(limit) <= LIMIT_MAX:
+    if not (limit.isascii() and limit.isdigit() and len(limit) <= 4) or not 1 <= int(limit) <= LIMIT_MAX:
         raise MalformedError(f"1 to {LIMIT_MAX} is wanted", path="limit")
     if given.get("status") not in (None, *STATUSES):
         raise MalformedError(f"one of {', '.join(STATUSES)} is wanted", path="status")

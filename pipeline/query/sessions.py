@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
+
+import msgspec
 
 from pipeline.errors import MalformedError
 from pipeline.model.batches import is_id
@@ -15,6 +18,8 @@ from pipeline.storage.clickhouse import ClickHouse
 LIMIT_MAX = 1_000
 LIMIT_DEFAULT = 100
 FIRST_PART = "1"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_DIGITS = re.compile(r"[0-9]{1,15}")
 
 _COLUMNS = (
     "session_id", "part", "status", "close_reason", "source", "user_id", "started_at", "ended_at", "duration_ms",
@@ -36,7 +41,7 @@ class SessionId:
 
 def parse_id(text: str) -> SessionId:
     session_id, tilde, part = text.partition("~")
-    if not is_id(session_id) or (tilde and not part):
+    if not is_id(session_id) or (tilde and not is_id(part)):
         raise MalformedError("a session id, or <id>~<part>, is wanted", path="id")
     return SessionId(session_id, part or None)
 
@@ -120,13 +125,13 @@ def summary(parts: list[dict[str, Any]]) -> dict[str, Any]:
 
 def parse_time(text: str, path: str) -> int:
     """ms since 1970 as digits, or ISO 8601 (UTC where no zone is given)."""
-    if text.isdigit():
+    if _DIGITS.fullmatch(text):
         return int(text)
     try:
         at = datetime.fromisoformat(text)
     except ValueError:
         raise MalformedError("milliseconds since 1970 or an ISO 8601 time is wanted", path=path) from None
-    return int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000)
+    return ((at if at.tzinfo else at.replace(tzinfo=UTC)) - _EPOCH) // timedelta(milliseconds=1)  # floats lose a ms
 
 
 def _row(row: tuple[Any, ...]) -> dict[str, Any]:
@@ -153,7 +158,11 @@ def _cursor(row: tuple[Any, ...]) -> str:
 
 def _read_cursor(cursor: str) -> tuple[int, str, str]:
     try:
-        at_ms, session_id, part = json.loads(base64.urlsafe_b64decode(cursor.encode()))
-        return int(at_ms), str(session_id), str(part)
-    except (ValueError, TypeError):
-        raise MalformedError("not a cursor that this API gave", path="cursor") from None
+        at_ms, session_id, part = msgspec.json.decode(
+            base64.urlsafe_b64decode(cursor.encode()), type=tuple[int, str, str]
+        )
+    except (ValueError, RecursionError):
+        at_ms, session_id, part = -1, "", ""
+    if not (0 <= at_ms < 10**15 and is_id(session_id) and is_id(part)):
+        raise MalformedError("not a cursor that this API gave", path="cursor")
+    return at_ms, session_id, part

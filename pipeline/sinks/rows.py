@@ -5,12 +5,12 @@ What queries filter by is promoted to typed columns; the event's data stays whol
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.errors import FatalError
 from pipeline.model.batches import CleanBatch, SessionUpdate
@@ -83,7 +83,7 @@ class _Data(msgspec.Struct):
     scrollX: Any = None
     scrollY: Any = None
     type: Any = None
-    args: msgspec.Raw | None = None
+    args: msgspec.Raw = msgspec.Raw(b"")
     message: Any = None
     reason: Any = None
 
@@ -92,61 +92,87 @@ _read = msgspec.json.Decoder(_Data).decode
 
 
 def event_rows(batches: Iterable[CleanBatch]) -> pa.Table:
-    """One row an event, in source order. Raises PoisonError where a payload is broken, FatalError where seq ends."""
-    columns: list[list[Any]] = [[] for _ in _EVENTS]
-    appends = [column.append for column in columns]
-    for batch in batches:
-        expires = expires_at_s(batch.retention, batch.source_at)
+    """One row an event, in source order. Raises PoisonError where a payload is broken, FatalError where seq ends.
+
+    What a batch's events share is laid out once a batch and repeated by index; only what differs is touched event by event.
+    """
+    shared: list[tuple[Any, ...]] = []
+    batch_of: list[int] = []
+    own: list[tuple[Any, ...]] = []
+    for number, batch in enumerate(batches):
         if batch.source_offset > SOURCE_OFFSET_MAX:
             raise FatalError(
                 f"source partition {batch.source_partition} has reached offset {batch.source_offset}, and seq holds "
                 f"{SOURCE_OFFSET_MAX}: make the raw topic anew and raise REPLAY_EPOCH"
             )
+        shared.append(_shared(batch))
+        before = len(own)
         seq = batch.source_offset << SEQ_INDEX_BITS
-        for index, part, event in events_by_part(batch):
-            row = (
-                batch.tenant,
-                batch.session_id,
+        own += [
+            (
                 part,
-                batch.window_id,
-                batch.user_id,
                 seq + index,
                 within_datetime(event.timestamp),
                 str(event.type),
-                batch.source,
-                batch.late,
-                expires,
                 *_promoted(event),
                 bytes(event.data),
-                batch.epoch,
-                batch.source_partition,
-                batch.source_offset,
                 index,
             )
-            for append, value in zip(appends, row, strict=True):
-                append(value)
-    return pa.table([pa.array(column, field.type) for column, field in zip(columns, _EVENTS, strict=True)], _EVENTS)
+            for index, part, event in events_by_part(batch)
+        ]
+        batch_of += [number] * (len(own) - before)
+    taken = pa.array(batch_of, pa.int64())
+    columns = {name: column.take(taken) for name, column in _columns(_SHARED, shared).items()} | _columns(_OWN, own)
+    return pa.table([columns[name] for name in _EVENTS.names], _EVENTS)
+
+
+_SHARED = ("tenant", "session_id", "window_id", "user_id", "source", "late", "expires_at", "epoch", "source_partition",
+           "source_offset")  # fmt: skip
+_OWN = ("part", "seq", "ts", "type", "url", "target", "text", "level", "message", "x", "y", "data", "event_index")
+
+
+def _shared(batch: CleanBatch) -> tuple[Any, ...]:
+    """The columns `_SHARED` of every event of a batch."""
+    return (
+        batch.tenant,
+        batch.session_id,
+        batch.window_id,
+        batch.user_id,
+        batch.source,
+        batch.late,
+        expires_at_s(batch.retention, batch.source_at),
+        batch.epoch,
+        batch.source_partition,
+        batch.source_offset,
+    )
+
+
+def _columns(names: tuple[str, ...], rows: list[tuple[Any, ...]]) -> dict[str, pa.Array]:
+    """Rows → Arrow columns by name, typed as in `events`."""
+    values = zip(*rows, strict=True) if rows else ((),) * len(names)
+    return {name: pa.array(column, _EVENTS.field(name).type) for name, column in zip(names, values, strict=True)}
+
+
+_NOTHING_PROMOTED = ("", "", "", "", "", None, None)
 
 
 def _promoted(event: SessionEvent) -> tuple[str, str, str, str, str, float | None, float | None]:
     """(url, target, text, level, message, x, y); empty or None where the type has no such thing."""
     kind = event.type
     if not isinstance(kind, str):
-        return "", "", "", "", "", None, None
+        return _NOTHING_PROMOTED
     try:
         data = _read(event.data)
     except (msgspec.DecodeError, ValueError, RecursionError):  # not UTF-8 is a ValueError, too deep a RecursionError
-        return "", "", "", "", "", None, None
-    level = message = ""
-    x, y = data.x, data.y
-    text = data.text
+        return _NOTHING_PROMOTED
+    if kind == "mousemove":
+        return "", "", "", "", "", _number(data.x), _number(data.y)
     if kind == "scroll":
-        x, y = data.scrollX, data.scrollY
-    elif kind == "input":
-        text = data.value
-    elif kind == "console":
+        return "", "", "", "", "", _number(data.scrollX), _number(data.scrollY)
+    level = message = ""
+    if kind == "console":
         level = _text(data.type)
-        message = bytes(data.args).decode(errors="replace") if data.args is not None else ""
+        message = bytes(data.args).decode(errors="replace")
     elif kind == "error":
         level, message = "error", _text(data.message)
     elif kind == "promise_error":
@@ -154,11 +180,11 @@ def _promoted(event: SessionEvent) -> tuple[str, str, str, str, str, float | Non
     return (
         _text(data.url),
         _text(data.target),
-        _text(text),
+        _text(data.value if kind == "input" else data.text),
         level,
         message[:MESSAGE_CHARS_MAX],
-        _number(x),
-        _number(y),
+        _number(data.x),
+        _number(data.y),
     )
 
 
@@ -168,34 +194,19 @@ def minute_rows(rows: pa.Table, first: int) -> pa.Table:
     One row a sorting key, or the table would keep one of several: where the events go at different times, the row goes
     with the last of them.
     """
-    counts: Counter[tuple[Any, ...]] = Counter()
-    goes_at: dict[tuple[Any, ...], int] = {}
-    names = ("tenant", "ts", "type", "source", "epoch", "source_partition", "expires_at")
-    for tenant, ts, kind, source, epoch, partition, expires in zip(
-        *(
-            rows.column(name).cast(pa.int64()).to_pylist() if name == "ts" else rows.column(name).to_pylist()
-            for name in names
-        ),
-        strict=True,
-    ):
-        key = (tenant, ts // MINUTE_MS * (MINUTE_MS // 1000), kind, source, epoch, partition)
-        counts[key] += 1
-        goes_at[key] = max(expires, goes_at.get(key, 0))
-    found = [
-        {
-            "tenant": tenant,
-            "minute": minute,
-            "type": kind,
-            "source": source,
-            "epoch": epoch,
-            "source_partition": partition,
-            "first": first,
-            "events": n,
-            "expires_at": goes_at[tenant, minute, kind, source, epoch, partition],
-        }
-        for (tenant, minute, kind, source, epoch, partition), n in counts.items()
-    ]
-    return pa.Table.from_pylist(found, _MINUTES)
+    minute = pc.multiply(pc.divide(rows.column("ts").cast(pa.int64()), MINUTE_MS), MINUTE_MS // 1000)
+    keys = ["tenant", "minute", "type", "source", "epoch", "source_partition"]
+    counted = (
+        rows.append_column("minute", minute.cast(pa.uint32()))
+        .group_by(keys, use_threads=False)
+        .aggregate([("seq", "count"), ("expires_at", "max")])
+    )
+    columns = {name: counted.column(name) for name in keys} | {
+        "first": pa.repeat(pa.scalar(first, pa.uint64()), counted.num_rows),
+        "events": counted.column("seq_count").cast(pa.uint64()),
+        "expires_at": counted.column("expires_at_max"),
+    }
+    return pa.table([columns[name] for name in _MINUTES.names], _MINUTES)
 
 
 def session_rows(updates: Iterable[tuple[SessionUpdate, int]]) -> pa.Table:

@@ -14,14 +14,18 @@ import msgspec
 import orjson
 
 from pipeline.errors import MalformedError
-from pipeline.model.admission import Limits, build_batch, metadata
+from pipeline.model.admission import TYPE_CHARS_MAX, TYPE_NUMBER_MAX, Limits, build_batch, metadata
 from pipeline.model.batches import Metadata, RecorderBatch
 
 RECORDING_BATCH_EVENTS = 5_000
 """A recording is cut into batches of so many events, fewer where they are large."""
 
 _PATH = re.compile(r" - at `(.+)`$")
-EventType = Annotated[str, msgspec.Meta(min_length=1, max_length=64)] | Annotated[int, msgspec.Meta(ge=0, le=1000)]
+_MISSING = re.compile(r"missing required field `(\w+)`")
+EventType = (
+    Annotated[str, msgspec.Meta(min_length=1, max_length=TYPE_CHARS_MAX)]
+    | Annotated[int, msgspec.Meta(ge=0, le=TYPE_NUMBER_MAX)]
+)
 
 
 class _Event(msgspec.Struct):
@@ -145,6 +149,8 @@ def _convert(value: Any, kind: Any, path: str) -> Any:
         said = str(error)
         found = _PATH.search(said)
         inner = found[1].removeprefix("$") if found else ""
+        if missing := _MISSING.search(said):
+            inner += f".{missing[1]}"
         raise MalformedError(_PATH.sub("", said), path=path + inner) from None
 
 

@@ -23,11 +23,13 @@ def spans(flow: Flow) -> dict[str, tuple[int, int, int, str | None]]:
     }
 
 
-def test_gap_of_exactly_thirty_minutes_still_belongs() -> None:
+@pytest.mark.parametrize("split", [False, True], ids=["inside a batch", "between batches"])
+def test_gap_of_exactly_thirty_minutes_still_belongs(split: bool) -> None:
     flow = Flow()
-    outcome = flow.clicks("b", T0, T0 + GAP_MS)
+    for n, times in enumerate([[T0], [T0 + GAP_MS]] if split else [[T0, T0 + GAP_MS]]):
+        clean = flow.clicks(f"b{n}", *times).clean
+        assert (clean.part, clean.next_parts) == ("1", ())
     assert spans(flow) == {"1": (0, GAP_MS, 2, None)}
-    assert (outcome.clean.part, outcome.clean.next_parts) == ("1", ())
 
 
 @pytest.mark.parametrize("batches", [1, 2], ids=["inside a batch", "between batches"])
@@ -49,11 +51,12 @@ def test_dropped_moves_are_activity_too() -> None:
     assert list(flow.parts) == ["1"]
 
 
-def test_part_of_exactly_a_day_goes_on_and_a_longer_one_is_cut() -> None:
+@pytest.mark.parametrize("split", [False, True], ids=["inside a batch", "between batches"])
+def test_part_of_exactly_a_day_goes_on_and_a_longer_one_is_cut(split: bool) -> None:
     flow = Flow()
-    flow.clicks("b", *range(T0, T0 + LENGTH_MS + 1, GAP_MS))
-    assert spans(flow) == {"1": (0, LENGTH_MS, 49, None)}
-    flow.clicks("c", T0 + LENGTH_MS + 1)
+    day, over = list(range(T0, T0 + LENGTH_MS + 1, GAP_MS)), T0 + LENGTH_MS + 1
+    for n, times in enumerate([day, [over]] if split else [[*day, over]]):
+        flow.clicks(f"b{n}", *times)
     assert spans(flow) == {
         "1": (0, LENGTH_MS, 49, "max_duration"),
         "2": (LENGTH_MS + 1, LENGTH_MS + 1, 1, None),
