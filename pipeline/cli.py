@@ -14,6 +14,7 @@ from pipeline.errors import ReplayError
 from pipeline.keys import DEFAULT_TENANT, KeyFile, Role
 from pipeline.observe import logs
 from pipeline.settings import Settings
+from pipeline.topics.terminal import dead_letters_group
 
 pass_settings = click.make_pass_decorator(Settings)
 
@@ -201,6 +202,9 @@ def migrate(settings: Settings) -> None:
 
     applied = run_migrations(settings)
     click.echo("\n".join(applied) if applied else "nothing to do")
+
+
+main.add_command(dead_letters_group)
 
 
 @main.command()
