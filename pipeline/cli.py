@@ -13,6 +13,7 @@ from pipeline import settings as settings_table
 from pipeline.errors import ReplayError
 from pipeline.keys import DEFAULT_TENANT, KeyFile, Role
 from pipeline.observe import logs
+from pipeline.query.terminal import sessions_command, show_command
 from pipeline.settings import Settings
 from pipeline.topics.terminal import dead_letters_group
 
@@ -205,6 +206,8 @@ def migrate(settings: Settings) -> None:
 
 
 main.add_command(dead_letters_group)
+main.add_command(sessions_command)
+main.add_command(show_command)
 
 
 @main.command()

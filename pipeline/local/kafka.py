@@ -148,6 +148,8 @@ def _properties(settings: Settings, home: Path, controller_port: int) -> str:
         "default.replication.factor": 1,
         "offsets.topic.num.partitions": 4,
         "offsets.topic.replication.factor": 1,
+        # ten years: a group that the broker forgets starts from generation 1, below that of the workers' state
+        "offsets.retention.minutes": 5_256_000,
         "transaction.state.log.num.partitions": 1,
         "transaction.state.log.replication.factor": 1,
         "transaction.state.log.min.isr": 1,

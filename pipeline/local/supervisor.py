@@ -241,6 +241,7 @@ def up(settings: Settings, *, quiet: bool = False) -> None:
         if not quiet:
             click.echo(line)
 
+    _must_be_embedded(settings)
     home = settings.home.absolute()
     home.mkdir(parents=True, exist_ok=True)
     with (home / "lock").open("a+") as lock:
@@ -272,6 +273,18 @@ def _end_leftovers(home: Path) -> None:
         if time.monotonic() > until:
             raise FatalError(f"processes of an earlier stack do not end: {', '.join(str(part.pid) for part in left)}")
         time.sleep(TICK_S)
+
+
+def _must_be_embedded(settings: Settings) -> None:
+    """Outside services and embedded ones at once would leave half the parts talking to the wrong one."""
+    for name, value in (
+        ("REPLAY_KAFKA_BROKERS", settings.kafka_brokers),
+        ("REPLAY_WAREHOUSE_URL", settings.warehouse_url),
+    ):
+        if value:
+            raise ConfigurationError(
+                f"{name} names an outside service, and `replay up` runs its own: unset it, or start the parts one by one"
+            )
 
 
 def _own(lock, home: Path) -> None:  # type: ignore[no-untyped-def]

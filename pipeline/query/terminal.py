@@ -1,85 +1,101 @@
-"""`replay sessions` and `replay show ID`: the API's answers as tables, or as its JSON."""
+"""`replay sessions` and `replay show ID`: the API's answers as lines, or as its JSON.
+
+What only a person needs is imported where it is used: every part of the stack starts through the same command.
+"""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import click
-import httpx
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from pipeline.errors import NotFoundError, RefusedError, RetryableError
 from pipeline.keys import KeyFile
 from pipeline.settings import Settings
 
+if TYPE_CHECKING:
+    import httpx
+
 ANSWER_LIMIT_S = 30.0
-_SHOWN = ("id", "status", "user_id", "started_at", "duration_ms", "events", "clicks", "errors", "first_url")
 
 
 def sessions(settings: Settings, *, as_json: bool = False, **filters: str | int | None) -> None:
     """Prints one page of sessions, newest first. Raises RetryableError where nothing answers, RefusedError as the API."""
-    found = _ask(settings, "/v1/sessions", {name: value for name, value in filters.items() if value is not None})
+    found = _ask(settings, "/v1/sessions", {name: value for name, value in filters.items() if value is not None}).json()
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
-    table = Table(*_SHOWN)
-    for each in found["sessions"]:
-        table.add_row(*(escape(str(each[name])) for name in _SHOWN))
-    console = Console()
-    console.print(table)
+    if not found["sessions"]:
+        click.echo("no sessions")
+    for line in _lines(found["sessions"]):
+        click.echo(line)
     if found["next_cursor"]:
-        console.print(f"more: --cursor {found['next_cursor']}", soft_wrap=True)
+        click.echo(f"more: --cursor {found['next_cursor']}")
 
 
 def show(settings: Settings, session_id: str, *, as_json: bool = False) -> None:
     """Prints one session, or one part of it (`ID~2`). Raises as `sessions`, and NotFoundError."""
-    found = _ask(settings, f"/v1/sessions/{quote(session_id, safe='')}", {})
+    found = _ask(settings, f"/v1/sessions/{quote(session_id, safe='')}").json()
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
-    facts = Table("field", "value")
     for name, value in found.items():
         if name != "parts":
-            facts.add_row(name, escape(str(value)))
-    parts = Table(*_SHOWN, title="parts")
-    for each in found["parts"]:
-        parts.add_row(*(escape(str(each[name])) for name in _SHOWN))
-    console = Console()
-    console.print(facts)
-    console.print(parts)
+            click.echo(f"{name:<16} {value}")
+    for line in _lines(found["parts"]):
+        click.echo(f"{'part':<16} {line}")
 
 
-def commands() -> list[click.Command]:
-    """The commands for the group `replay`, whose context object is the Settings."""
-    as_json = click.option("--json", "as_json", is_flag=True, help="The API's answer as it is.")
+def recording(settings: Settings, session_id: str) -> None:
+    """Prints the SessionRecording as the API gives it."""
+    click.echo(_ask(settings, f"/v1/sessions/{quote(session_id, safe='')}/recording").text)
 
-    @click.command("sessions")
-    @click.option("--user-id", help="Of this user only.")
-    @click.option("--status", type=click.Choice(["open", "closed"]))
-    @click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True)
-    @click.option("--cursor", help="Where the page before ended.")
-    @as_json
-    @click.pass_obj
-    def sessions_command(settings: Settings, /, as_json: bool, **filters: Any) -> None:
-        """Recorded sessions, newest first."""
-        sessions(settings, as_json=as_json, **filters)
 
-    @click.command("show")
-    @click.argument("session_id", metavar="ID")
-    @as_json
-    @click.pass_obj
-    def show_command(settings: Settings, session_id: str, as_json: bool) -> None:
-        """One session and its parts; ID~2 is one part."""
+def _lines(parts: list[dict[str, Any]]) -> list[str]:
+    """A line a session part, the id first and whole, so that it can be cut out and used."""
+    width = max((len(each["id"]) for each in parts), default=0)
+    return [
+        f"{each['id']:<{width}}  {each['started_at'][:19]}  {each['duration_ms'] / 1000:>9.1f} s  {each['status']:<6}  "
+        f"{each['events']:>7} events {each['clicks']:>5} clicks {each['errors']:>4} errors  "
+        f"{each['user_id']}  {each['first_url']}"
+        for each in parts
+    ]
+
+
+pass_settings = click.make_pass_decorator(Settings)
+json_option = click.option("--json", "as_json", is_flag=True, help="The API's answer as it is.")
+
+
+@click.command("sessions")
+@click.option("--user-id", help="Of this user only.")
+@click.option("--status", type=click.Choice(["open", "closed"]), help="Only those that are open, or closed.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="How many at most.")
+@click.option("--cursor", help="Where the page before ended.")
+@json_option
+@pass_settings
+def sessions_command(settings: Settings, /, as_json: bool, **filters: Any) -> None:
+    """Recorded sessions, newest first."""
+    sessions(settings, as_json=as_json, **filters)
+
+
+@click.command("show")
+@click.argument("session_id", metavar="ID")
+@click.option("--recording", "whole", is_flag=True, help="The whole SessionRecording as JSON, events and all.")
+@json_option
+@pass_settings
+def show_command(settings: Settings, session_id: str, whole: bool, as_json: bool) -> None:
+    """One session and its parts; ID~2 is one part."""
+    if whole:
+        recording(settings, session_id)
+    else:
         show(settings, session_id, as_json=as_json)
 
-    return [sessions_command, show_command]
 
+def _ask(settings: Settings, path: str, parameters: dict[str, Any] | None = None) -> httpx.Response:
+    import httpx
 
-def _ask(settings: Settings, path: str, parameters: dict[str, Any]) -> Any:
     address = f"http://{settings.host}:{settings.api_port}"
     key = KeyFile(settings.keys).first().read
     try:
@@ -93,7 +109,7 @@ def _ask(settings: Settings, path: str, parameters: dict[str, Any]) -> Any:
     except httpx.TransportError:
         raise RetryableError(f"nothing answers on {address}: start it with `replay up`") from None
     if answer.is_success:
-        return answer.json()
+        return answer
     try:
         told = str(answer.json()["detail"])
     except (ValueError, KeyError, TypeError):

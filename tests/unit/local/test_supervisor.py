@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -18,7 +19,8 @@ from pipeline.errors import ConfigurationError, FatalError, RetryableError
 from pipeline.local import supervisor
 from pipeline.local.parts import Part, Stage
 from pipeline.local.status import PartStatus, StackFile
-from pipeline.local.supervisor import Supervisor
+from pipeline.local.supervisor import Supervisor, up
+from pipeline.settings import Settings
 from tests.support import eventually
 
 READY = "from pipeline.observe.ready import notify_ready as ready\nimport os, signal, subprocess, sys, time\n"
@@ -245,3 +247,13 @@ def test_the_status_file_believes_no_pid_that_is_somebody_elses(tmp_path: Path) 
     (row,) = json.loads((tmp_path / "stack.json").read_text())
     (tmp_path / "stack.json").write_text(json.dumps([{**row, "created": row["created"] - 100}]))
     assert StackFile(tmp_path).read() == [PartStatus("one", None, False, "here")]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("kafka_brokers", "kafka.example.test:9092"), ("warehouse_url", "http://u:hunter2@ch.example.test")],
+)
+def test_an_outside_service_is_not_mixed_with_the_embedded_stack(home: Settings, field: str, value: str) -> None:
+    with pytest.raises(ConfigurationError, match="`replay up` runs its own") as caught:
+        up(dataclasses.replace(home, **{field: value}))
+    assert value not in str(caught.value)
