@@ -9,17 +9,20 @@ again under the same batch_id, the workers drop what repeats. The same rules adm
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
 import orjson
-from confluent_kafka import KafkaError, Message
+from confluent_kafka import KafkaError, KafkaException, Message
 
-from pipeline.errors import MalformedError, RetryableError
+from pipeline.errors import MalformedError, RetryableError, TooLargeError
 from pipeline.model.admission import ANONYMOUS, TYPE_CHARS_MAX, TYPE_NUMBER_MAX, Limits, build_batch
+from pipeline.model.admission import metadata as within_bounds
 from pipeline.model.batches import Metadata, is_id, session_key
+from pipeline.model.events import repair_surrogates
 from pipeline.settings import Settings
 from pipeline.topics import clients
 from pipeline.topics.catalogue import catalogue
@@ -40,7 +43,7 @@ class BatchProducer:
             raise MalformedError("a tenant is 1 to 128 characters of A-Z a-z 0-9 _ . : -", path="tenant")
         topics = catalogue(settings)
         self._tenant = tenant
-        self._client_version = client_version
+        self._client_version = None if client_version is None else _text(client_version, "clientVersion")
         self._topic = topics.batches.name
         self._encode = Codecs(topics, schema_ids(settings)).batches.encode
         self._limits = Limits(settings.batch_events_max, settings.batch_bytes_max - clients.ENVELOPE_BYTES_MAX)
@@ -66,20 +69,27 @@ class BatchProducer:
     ) -> None:
         """Queues one batch; events are `{"type", "timestamp" (ms), "data"}`. Waits up to `block_s` where the queue is full.
 
-        Raises MalformedError or TooLargeError (nothing was queued), RetryableError (the queue stayed full).
+        Half a surrogate pair in a text becomes U+FFFD; a page's description is cut to its limits. Raises MalformedError or
+        TooLargeError (nothing was queued), RetryableError (the queue stayed full, or Kafka's client refused).
         """
         now_ms = time.time_ns() // 1_000_000
+        sent_at = now_ms if sent_at is None else sent_at
+        _whole(sent_at, "$.sentAt")
+        if sequence is not None:
+            _whole(sequence, "$.sequence")
+        if not (isinstance(imported, bool) and isinstance(final, bool)):
+            raise MalformedError("true or false is wanted", path="$.imported, $.final")
         batch = build_batch(
             tenant=self._tenant,
             session_id=session_id,
             window_id=window_id,
-            user_id=user_id,
+            user_id=_text(user_id, "$.userId"),
             batch_id=batch_id,
             sequence=sequence,
             client_version=self._client_version,
-            sent_at=now_ms if sent_at is None else sent_at,
+            sent_at=sent_at,
             received_at=now_ms,
-            metadata=metadata or Metadata(),
+            metadata=_page(metadata or Metadata()),
             times=[_time(event, index) for index, event in enumerate(events)],
             lines=[_line(event, index) for index, event in enumerate(events)],
             limits=self._limits,
@@ -120,6 +130,10 @@ class BatchProducer:
                 self._producer.produce(self._topic, value, key, on_delivery=delivered)
                 self._producer.poll(0)
                 return
+            except KafkaException as refusal:
+                if refusal.args[0].code() == KafkaError.MSG_SIZE_TOO_LARGE:
+                    raise TooLargeError(f"a record of {len(value)} bytes is above Kafka's limit") from None
+                raise RetryableError(f"Kafka's client did not take it ({refusal.args[0].name()})") from None
             except BufferError:
                 if time.monotonic() >= until:
                     raise RetryableError(f"the producer's queue stayed full for {block_s:.0f} s") from None
@@ -141,7 +155,36 @@ def _line(event: dict[str, Any], index: int) -> bytes:
     number = isinstance(kind, int) and not isinstance(kind, bool) and 0 <= kind <= TYPE_NUMBER_MAX
     if not (text or number):
         raise MalformedError("a name, or rrweb's number, is wanted", path=f"$.events[{index}].type")
+    line = {"type": kind, "timestamp": event["timestamp"], "data": event.get("data", {})}
     try:
-        return orjson.dumps({"type": kind, "timestamp": event["timestamp"], "data": event.get("data", {})})
-    except orjson.JSONEncodeError:
-        raise MalformedError("the event is not JSON", path=f"$.events[{index}]") from None
+        return orjson.dumps(line)
+    except orjson.JSONEncodeError as error:
+        halves = "surrogate" in str(error)
+    if halves:
+        try:
+            return orjson.dumps(orjson.loads(repair_surrogates(json.dumps(line).encode())))
+        except (TypeError, ValueError, RecursionError):
+            pass
+    raise MalformedError("the event is not JSON", path=f"$.events[{index}]")
+
+
+def _whole(number: object, path: str) -> None:
+    if not isinstance(number, int) or isinstance(number, bool):
+        raise MalformedError("a whole number is wanted", path=path)
+
+
+def _text(text: object, path: str) -> str:
+    if not isinstance(text, str):
+        raise MalformedError("a text is wanted", path=path)
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def _page(page: Metadata) -> Metadata:
+    _whole(page.viewport_width, "$.metadata.viewport.width")
+    _whole(page.viewport_height, "$.metadata.viewport.height")
+    return within_bounds(
+        _text(page.user_agent, "$.metadata.userAgent"),
+        page.viewport_width,
+        page.viewport_height,
+        _text(page.url, "$.metadata.url"),
+    )

@@ -27,7 +27,7 @@ from pipeline.errors import MalformedError, RetryableError, TooLargeError, Unaut
 from pipeline.keys import KeyFile
 from pipeline.model.admission import Limits
 from pipeline.model.batches import RecorderBatch, session_key
-from pipeline.observe.problems import HANDLERS, problem
+from pipeline.observe.problems import HANDLERS, Guard, problem
 from pipeline.observe.serving import serve
 from pipeline.settings import Settings
 from pipeline.topics import clients
@@ -154,8 +154,10 @@ def make_app(settings: Settings) -> Starlette:
     cors = Middleware(
         CORSMiddleware,
         allow_origins=["*"],
-        allow_methods=["GET", "POST", "OPTIONS"],
-        allow_headers=["authorization", "content-type", "content-encoding"],
+        # a page may ask for anything: what is refused is then told by the answer itself, which the page can read
+        allow_methods=["*"],
+        allow_headers=["*"],
+        allow_private_network=True,
         expose_headers=["Retry-After"],
     )
     return Starlette(
@@ -165,7 +167,7 @@ def make_app(settings: Settings) -> Starlette:
             Route("/healthz", healthy),
             Route("/readyz", capture.ready),
         ],
-        middleware=[cors],
+        middleware=[cors, Middleware(Guard)],
         exception_handlers=HANDLERS,
         lifespan=lifespan,
     )

@@ -67,17 +67,13 @@ def build_batch(
         f"{path}.userId",
         f"at most {USER_ID_CHARS_MAX} printable characters",
     )
-    _must(0 <= sent_at <= TIMESTAMP_MS_MAX, f"{path}.sentAt", "milliseconds between 1970 and 2100")
+    check_time(sent_at, f"{path}.sentAt")
     _must(sequence is None or 0 <= sequence < 1 << 53, f"{path}.sequence", "a whole number from 0")
     if len(times) > limits.events:
         raise TooLargeError(
             f"{len(times)} events are above REPLAY_BATCH_EVENTS_MAX = {limits.events}", path=f"{path}.events"
         )
-    for index, at in enumerate(times):
-        if not 0 <= at <= TIMESTAMP_MS_MAX:
-            raise MalformedError(
-                "milliseconds between 1970 and 2100 are wanted", path=f"{path}.events[{index}].timestamp"
-            )
+    check_times(times, f"{path}.events")
     payload = b"\n".join(lines)
     if len(payload) > limits.payload_bytes:
         raise TooLargeError(
@@ -103,6 +99,19 @@ def build_batch(
         event_count=len(times),
         payload=payload,
     )
+
+
+def check_time(at: int, path: str) -> None:
+    """Raises MalformedError where `at` (ms) is no time of a client's clock, however wrong that is set."""
+    if not 0 <= at <= TIMESTAMP_MS_MAX:
+        raise MalformedError("milliseconds between 1970 and 2100 are wanted", path=path)
+
+
+def check_times(times: Sequence[int], path: str) -> None:
+    """`check_time` of the timestamp of each event of the array at `path`."""
+    for index, at in enumerate(times):
+        if not 0 <= at <= TIMESTAMP_MS_MAX:
+            check_time(at, f"{path}[{index}].timestamp")
 
 
 def metadata(user_agent: str, viewport_width: int, viewport_height: int, url: str) -> Metadata:

@@ -9,6 +9,7 @@ import structlog
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipeline.errors import RefusedError, RetryableError
 
@@ -49,10 +50,51 @@ async def http_error(_: Request, error: Exception) -> Response:
     return answer
 
 
-async def unexpected(request: Request, error: Exception) -> Response:
-    """A bug: told by its type and route, never by its message, which may hold what was sent."""
-    log.error("unexpected_error", type=type(error).__name__, route=request.url.path, exc_info=False)
-    return problem(500, "internal", "Something is wrong on our side", "it was logged; nothing was accepted")
+async def unexpected(_: Request, error: Exception) -> Response:
+    """A bug: told by its type and place, never by its message or the URL, which may hold what was sent."""
+    log.error("unexpected_error", type=type(error).__name__, place=place_of(error))
+    return problem(500, "internal", "Something is wrong on our side", "it was logged; send it again later")
+
+
+def place_of(error: BaseException) -> str:
+    """`module:line` where the error left this project's code; where it never was there, the line that raised it."""
+    place, trace = "nowhere", error.__traceback__
+    ours = False
+    while trace is not None:
+        module = trace.tb_frame.f_globals.get("__name__", "")
+        if module.startswith("pipeline.") or not ours:
+            place, ours = f"{module}:{trace.tb_lineno}", module.startswith("pipeline.")
+        trace = trace.tb_next
+    return place
+
+
+class Guard:
+    """ASGI middleware, the innermost: an unexpected error becomes a problem document and goes no further.
+
+    Starlette's own handler answers and raises again, and the server then logs the message with the traceback. An answer
+    that had begun is cut off: the server closes the connection, so a client cannot take it for whole.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begun = False
+
+        async def watched(message: Message) -> None:
+            nonlocal begun
+            begun = begun or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        except Exception as error:
+            answer = await unexpected(Request(scope), error)
+            if not begun:
+                await answer(scope, receive, send)
 
 
 HANDLERS: dict[Any, Any] = {

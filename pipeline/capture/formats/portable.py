@@ -14,11 +14,23 @@ import msgspec
 import orjson
 
 from pipeline.errors import MalformedError
-from pipeline.model.admission import TYPE_CHARS_MAX, TYPE_NUMBER_MAX, Limits, build_batch, metadata
+from pipeline.model.admission import (
+    TYPE_CHARS_MAX,
+    TYPE_NUMBER_MAX,
+    Limits,
+    build_batch,
+    check_time,
+    check_times,
+    metadata,
+)
 from pipeline.model.batches import Metadata, RecorderBatch
+from pipeline.model.events import repair_surrogates
 
 RECORDING_BATCH_EVENTS = 5_000
 """A recording is cut into batches of so many events, fewer where they are large."""
+
+REPAIRED_ESCAPES_MAX = 1 << 20
+"""A body with more backslashes is not repaired: each costs a step of Python."""
 
 _PATH = re.compile(r" - at `(.+)`$")
 _MISSING = re.compile(r"missing required field `(\w+)`")
@@ -79,6 +91,11 @@ def decode_recording(body: bytes, *, tenant: str, received_at: int, limits: Limi
     """A body of POST /v1/recordings → batches that give the recording back. The same recording gives the same batch ids,
     so that one sent twice is a repeat."""
     whole = _convert(_load(body, "$"), _Recording, "$")
+    check_time(whole.start_time, "$.startTime")
+    if whole.end_time is not None:
+        check_time(whole.end_time, "$.endTime")
+    times = [event.timestamp for event in whole.events]
+    check_times(times, "$.events")
     lines = [_line(event, f"$.events[{index}]") for index, event in enumerate(whole.events)]
     digest = hashlib.blake2b(digest_size=16)
     digest.update(f"{whole.session_id}\n{whole.user_id}\n".encode())
@@ -96,7 +113,7 @@ def decode_recording(body: bytes, *, tenant: str, received_at: int, limits: Limi
             sent_at=whole.end_time if whole.end_time is not None else whole.start_time,
             received_at=received_at,
             metadata=_page(whole.metadata),
-            times=[event.timestamp for event in whole.events[start:end]],
+            times=times[start:end],
             lines=lines[start:end],
             limits=Limits(RECORDING_BATCH_EVENTS, limits.payload_bytes),
             imported=True,
@@ -120,7 +137,7 @@ def _pieces(lines: list[bytes], limits: Limits) -> list[tuple[int, int]]:
 def _values(body: bytes) -> list[tuple[str, Any]]:
     """(path, value) of each batch in a body."""
     try:
-        value = orjson.loads(body)
+        value = _loads(body)
     except orjson.JSONDecodeError:
         lines = [(number, line) for number, line in enumerate(body.split(b"\n"), 1) if line.strip()]
         if len(lines) < 2:
@@ -133,13 +150,23 @@ def _values(body: bytes) -> list[tuple[str, Any]]:
 
 def _load(text: bytes, path: str) -> Any:
     try:
-        return orjson.loads(text)
+        return _loads(text)
     except orjson.JSONDecodeError:
         raise _not_json(path) from None
 
 
+def _loads(text: bytes) -> Any:
+    """JSON as browsers write it: the half of an emoji that a cut left over becomes U+FFFD, so the recording is kept."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        if "surrogate" not in error.msg or text.count(b"\\") > REPAIRED_ESCAPES_MAX:
+            raise
+    return orjson.loads(repair_surrogates(text))
+
+
 def _not_json(path: str) -> MalformedError:
-    return MalformedError("the body is not JSON (UTF-8, no lone surrogates, at most 1024 levels)", path=path)
+    return MalformedError("the body is not JSON (UTF-8, at most 1024 levels)", path=path)
 
 
 def _convert(value: Any, kind: Any, path: str) -> Any:

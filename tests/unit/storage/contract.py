@@ -1,0 +1,97 @@
+"""What every blob store must do. A test class of a store inherits this and gives a `store`."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from pipeline.storage.blobs import BlobStore, MissingBlobError
+
+RACERS = 8
+KEY = "replays/v1/retention=30d/date=2026-08-31/hour=23/t-1-0-0.jsonl.zst"
+
+
+class BlobStoreContract:
+    """Rules of `BlobStore`, in the order of its methods."""
+
+    def test_the_first_put_wins_and_a_later_one_changes_nothing(self, store: BlobStore) -> None:
+        assert store.put_if_absent(KEY, b"first") is True
+        assert store.put_if_absent(KEY, b"second") is False
+        assert store.get(KEY)[0] == b"first"
+
+    def test_of_racing_puts_exactly_one_wins_and_its_bytes_stay(self, store: BlobStore) -> None:
+        bodies = [bytes([n]) * 200_000 for n in range(RACERS)]
+        won = race(lambda n: store.put_if_absent(KEY, bodies[n]))
+        assert won.count(True) == 1
+        assert store.get(KEY)[0] == bodies[won.index(True)]
+
+    def test_a_replacement_needs_the_etag_of_what_is_there(self, store: BlobStore) -> None:
+        store.put_if_absent(KEY, b"first")
+        old = store.get(KEY)[1]
+        assert store.replace_if_match(KEY, b"second", old) is True
+        body, new = store.get(KEY)
+        assert (body, new != old) == (b"second", True)
+        assert store.replace_if_match(KEY, b"third", old) is False
+        assert store.get(KEY) == (b"second", new)
+
+    def test_of_racing_replacements_exactly_one_matches(self, store: BlobStore) -> None:
+        store.put_if_absent(KEY, b"before")
+        etag = store.get(KEY)[1]
+        bodies = [bytes([n]) * 200_000 for n in range(RACERS)]
+        won = race(lambda n: store.replace_if_match(KEY, bodies[n], etag))
+        assert won.count(True) == 1
+        assert store.get(KEY)[0] == bodies[won.index(True)]
+
+    def test_a_replacement_makes_no_blob(self, store: BlobStore) -> None:
+        store.put_if_absent("other", b"")
+        assert store.replace_if_match(KEY, b"x", store.get("other")[1]) is False
+        with pytest.raises(MissingBlobError):
+            store.get(KEY)
+
+    def test_a_missing_key_is_told(self, store: BlobStore) -> None:
+        with pytest.raises(MissingBlobError):
+            store.get(KEY)
+        with pytest.raises(MissingBlobError):
+            store.get_range(KEY, 0, 1)
+
+    @pytest.mark.parametrize(
+        ("start", "length", "found"),
+        [(0, 4, b"0123"), (3, 2, b"34"), (8, 100, b"89"), (10, 5, b""), (50, 5, b""), (2, 0, b"")],
+    )
+    def test_a_range_is_cut_at_the_end(self, store: BlobStore, start: int, length: int, found: bytes) -> None:
+        store.put_if_absent(KEY, b"0123456789")
+        assert store.get_range(KEY, start, length) == found
+
+    def test_an_empty_blob_is_one(self, store: BlobStore) -> None:
+        assert store.put_if_absent(KEY, b"") is True
+        assert store.get(KEY)[0] == b""
+
+    def test_keys_come_in_order_by_prefix(self, store: BlobStore) -> None:
+        for key in ("a/c", "a/b/2", "a/b/10", "ab/x", "b"):
+            store.put_if_absent(key, b".")
+        assert list(store.keys("a/")) == ["a/b/10", "a/b/2", "a/c"]
+        assert list(store.keys("a/b/1")) == ["a/b/10"]
+        assert list(store.keys("")) == ["a/b/10", "a/b/2", "a/c", "ab/x", "b"]
+        assert list(store.keys("none/")) == []
+
+    def test_a_deleted_blob_is_gone_and_its_key_free(self, store: BlobStore) -> None:
+        store.put_if_absent(KEY, b"first")
+        store.delete(KEY)
+        store.delete(KEY)
+        with pytest.raises(MissingBlobError):
+            store.get(KEY)
+        assert store.put_if_absent(KEY, b"again") is True
+
+
+def race(work) -> list[bool]:
+    """RACERS threads that begin at once: what each was answered."""
+    start = threading.Barrier(RACERS)
+
+    def run(n: int) -> bool:
+        start.wait()
+        return work(n)
+
+    with ThreadPoolExecutor(RACERS) as pool:
+        return list(pool.map(run, range(RACERS)))
