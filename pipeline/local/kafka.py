@@ -86,10 +86,14 @@ def _broker(settings: Settings, home: Path, jvm: tuple[str, ...]) -> Broker:
     base = (*jvm, f"-Dlog4j2.configurationFile={home / 'log4j2.properties'}")
     format_it: tuple[str, ...] = ()
     if not (home / "data" / "meta.properties").exists():
-        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        arguments = ("format", "-t", cluster_id, "-c", str(properties), "--ignore-formatted")
+        arguments = ("format", "-t", new_cluster_id(uuid.uuid4()), "-c", str(properties), "--ignore-formatted")
         format_it = (*base, "kafka.tools.StorageTool", *arguments)
     return Broker((*base, "kafka.Kafka", str(properties)), format_it)
+
+
+def new_cluster_id(random: uuid.UUID) -> str:
+    """Kafka's form of an id: 16 bytes in URL-safe base64. One that begins with - would be read as an option."""
+    return "A" + base64.urlsafe_b64encode(random.bytes).decode().rstrip("=")[1:]
 
 
 def answers(settings: Settings) -> bool:
