@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 import time
 from typing import Any
@@ -260,7 +261,12 @@ def make_app(settings: Settings) -> faust.App:
 
 
 async def _pause(why: str) -> None:
-    """Until the process is ended: the chunk is never acked, so whoever comes next begins with it."""
+    """Until the process is ended: the chunk is never acked, so whoever comes next begins with it.
+
+    Faust would wait on SIGTERM for the chunk to end, which it never does; so the signal ends the process here.
+    """
+    for each in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(each, _die, "told to stop while paused")
     while True:
         log.error(
             "worker_paused",
