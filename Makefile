@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo test check bench lock up clean
+.PHONY: help setup demo test check bench chaos lock up clean
 
 help: ## what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -34,6 +34,9 @@ check: setup ## format, lint, types, direction of imports
 
 bench: setup ## the rates of the README, as ratios to named baselines
 	$(BIN)/python -m tests.bench
+
+chaos: setup ## 150 kills, stops and outages while recordings flow, then an exact account (SEED=… ACTIONS=… choose)
+	$(BIN)/python -m tests.chaos
 
 lock: ## compile the hashed requirement files anew (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --extra local -q -o requirements.lock pyproject.toml

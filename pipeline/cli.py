@@ -15,6 +15,7 @@ from pipeline.keys import DEFAULT_TENANT, KeyFile, Role
 from pipeline.observe import logs
 from pipeline.query.terminal import sessions_command, show_command
 from pipeline.settings import Settings
+from pipeline.topics.terminal import dead_letters_group
 
 pass_settings = click.make_pass_decorator(Settings)
 
@@ -204,6 +205,7 @@ def migrate(settings: Settings) -> None:
     click.echo("\n".join(applied) if applied else "nothing to do")
 
 
+main.add_command(dead_letters_group)
 main.add_command(sessions_command)
 main.add_command(show_command)
 

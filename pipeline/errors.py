@@ -11,6 +11,7 @@ Each leaf says what its catcher must do, so that no caller has to guess from a m
     │   └── UnsupportedError   415   a content type or encoding we do not speak
     ├── RetryableError    the same call may succeed later; nothing was decided   → HTTP 503, Retry-After
     ├── PoisonError       this record can never succeed; the next one can        → replay.dead_letters
+    ├── PausedError       somebody must look before work goes on; nothing is lost → the worker waits
     └── FatalError        going on would break a promise; the process must end   → exit code 1
         └── ConfigurationError   a setting, a file or the machine is not as it must be: says what to do
 
@@ -70,6 +71,10 @@ class PoisonError(ReplayError):
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
+
+
+class PausedError(ReplayError):
+    """The circuit breaker is open: the worker keeps what it has, takes nothing more, and says so until it is restarted."""
 
 
 class FatalError(ReplayError):

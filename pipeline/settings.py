@@ -64,6 +64,14 @@ class Settings:
     session_gap_ms: int = _setting(1_800_000, "inactivity above this starts the session's next part", unit="ms")
     session_length_ms: int = _setting(86_400_000, "a part is at most this long", unit="ms")
     session_grace_ms: int = _setting(86_400_000, "how long a quiet session's state is held", unit="ms")
+    dead_letters_in_a_row_max: int = _setting(
+        50,
+        "more unreadable records in a row pause the worker instead of filling the dead letters; 0: no limit",
+        unit="records",
+    )
+    dead_letters_percent_max: int = _setting(
+        50, "a greater share of unreadable ones among the last 200 records pauses the worker; 0: no limit", unit="%"
+    )
     retention_class: str = _setting("30d", "retention class of what is recorded: <days>d or <years>y")
 
     # Warehouse

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 import time
 from typing import Any
@@ -26,13 +27,14 @@ from typing import Any
 import faust
 import structlog
 
-from pipeline.errors import FatalError, ReplayError
+from pipeline.errors import FatalError, PausedError, ReplayError
 from pipeline.model.batches import session_key
 from pipeline.observe.ready import notify_ready
 from pipeline.settings import Settings
 from pipeline.topics.catalogue import catalogue
 from pipeline.topics.codec import Codecs
 from pipeline.topics.registry import schema_ids
+from pipeline.workers.breaker import Breaker
 from pipeline.workers.chain import Where, lost
 from pipeline.workers.outputs import Outputs
 from pipeline.workers.reference import RawRecord, process
@@ -44,6 +46,7 @@ from pipeline.workers.store import Held, Partition, load, log_start, state_key
 CHUNK_RECORDS = 400
 CHUNK_WAIT_S = 0.02
 HOUSEKEEPING_EVERY_S = 30.0
+PAUSE_TOLD_EVERY_S = 60.0
 EXIT_CODE = 9
 
 log = structlog.get_logger()
@@ -59,6 +62,9 @@ class Worker:
         self._codec = codecs.batches
         self._rules = rules(settings)
         self._outputs = Outputs(settings, self._topics, codecs)
+        self._breaker = Breaker(
+            consecutive_max=settings.dead_letters_in_a_row_max, percent_max=settings.dead_letters_percent_max
+        )
         self._generation = -1
         self._partitions: dict[int, Partition] = {}
         self._told_closed: dict[bytes, int] = {}
@@ -115,6 +121,9 @@ class Worker:
         if outcome.dead is None and held is not None and offset <= held.state.applied:
             touched.setdefault((number, session), held)  # its outputs exist; our commit relies on this state
             return
+        why_not = self._breaker.why_not(outcome.dead.reason if outcome.dead else None)
+        if why_not is not None:
+            raise PausedError(f"{message.topic} partition {number} offset {offset}: {why_not}")
         if outcome.dead is not None:
             self._outputs.dead_letter(outcome.dead)
             log.warning("dead_letter", partition=number, offset=offset, reason=outcome.dead.reason)
@@ -228,6 +237,8 @@ def make_app(settings: Settings) -> faust.App:
         async for events in stream.take_events(CHUNK_RECORDS, within=CHUNK_WAIT_S):
             try:
                 await worker.chunk(app, events)
+            except PausedError as error:
+                await _pause(str(error))
             except asyncio.CancelledError:
                 _die("cancelled in the middle of a chunk")
             except BaseException as error:
@@ -247,6 +258,23 @@ def make_app(settings: Settings) -> faust.App:
     app.on_partitions_assigned.connect(joined, weak=False)  # type: ignore[arg-type]
 
     return app
+
+
+async def _pause(why: str) -> None:
+    """Until the process is ended: the chunk is never acked, so whoever comes next begins with it.
+
+    Faust would wait on SIGTERM for the chunk to end, which it never does; so the signal ends the process here.
+    """
+    for each in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(each, _die, "told to stop while paused")
+    while True:
+        log.error(
+            "worker_paused",
+            why=why,
+            mend="deploy a worker that can read them, or allow more with REPLAY_DEAD_LETTERS_IN_A_ROW_MAX and "
+            "REPLAY_DEAD_LETTERS_PERCENT_MAX, and restart it",
+        )
+        await asyncio.sleep(PAUSE_TOLD_EVERY_S)
 
 
 def _why(error: BaseException) -> str:

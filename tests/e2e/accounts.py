@@ -163,5 +163,30 @@ def arrived(settings: Settings) -> None:
     )
 
 
+def must_equal_the_reference(settings: Settings, *, accepted: set[tuple[str, str]]) -> None:
+    """Every accepted batch is in the raw log, and all that is stored is what one uninterrupted run over it gives."""
+    wanted = reference(settings)
+    lost = accepted - {(clean.session_id, clean.batch_id) for clean in wanted.clean.values()}
+    assert lost == set()
+    assert clean_log(settings) == wanted.clean
+
+    rows = stored_rows(settings)
+    twice = [where for where, n in Counter(where for where, _ in rows).items() if n > 1]
+    assert twice == []
+    assert dict(rows) == wanted.rows
+
+    assert stored_lines(settings) == Counter(wanted.rows.values())
+    indexed = ClickHouse(settings).value("SELECT sum(event_count) FROM {db}.blocks")
+    assert indexed == len(wanted.rows)
+
+    assert stored_sessions(settings) == {key: told(update) for key, update in wanted.sessions.items()}
+    by_minute = Counter((row.at_ms // 60_000 * 60, row.type) for row in wanted.rows.values())
+    assert minutes(settings) == by_minute
+
+    for clean in wanted.clean.values():
+        counted = clean.event_count + clean.throttled + clean.repeated + clean.erased + clean.dead_lettered
+        assert clean.received_events == counted
+
+
 def _same(data: Any) -> str:
     return json.dumps(data, sort_keys=True)

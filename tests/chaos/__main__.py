@@ -1,0 +1,25 @@
+"""`make chaos`: a long run. SEED and ACTIONS in the environment choose another; without SEED one is drawn and printed."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.chaos.run import run
+
+ACTIONS = 150
+
+
+def main() -> int:
+    seed = int(os.environ.get("SEED") or secrets.randbelow(1 << 31))
+    actions = int(os.environ.get("ACTIONS") or ACTIONS)
+    with tempfile.TemporaryDirectory(prefix="replay-chaos-") as folder:
+        run(Path(folder) / "home", seed=seed, actions=actions, say=lambda line: print(line, flush=True))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
