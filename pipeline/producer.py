@@ -77,8 +77,8 @@ class BatchProducer:
         _whole(sent_at, "$.sentAt")
         if sequence is not None:
             _whole(sequence, "$.sequence")
-        if not (isinstance(imported, bool) and isinstance(final, bool)):
-            raise MalformedError("true or false is wanted", path="$.imported, $.final")
+        _flag(imported, "$.imported")
+        _flag(final, "$.final")
         batch = build_batch(
             tenant=self._tenant,
             session_id=session_id,
@@ -171,6 +171,11 @@ def _line(event: dict[str, Any], index: int) -> bytes:
 def _whole(number: object, path: str) -> None:
     if not isinstance(number, int) or isinstance(number, bool):
         raise MalformedError("a whole number is wanted", path=path)
+
+
+def _flag(flag: object, path: str) -> None:
+    if not isinstance(flag, bool):
+        raise MalformedError("true or false is wanted", path=path)
 
 
 def _text(text: object, path: str) -> str:
