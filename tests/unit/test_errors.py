@@ -10,7 +10,15 @@ import pytest
 from starlette.requests import Request
 
 from pipeline import errors
-from pipeline.errors import ConfigurationError, FatalError, PoisonError, RefusedError, ReplayError, RetryableError
+from pipeline.errors import (
+    ConfigurationError,
+    FatalError,
+    PausedError,
+    PoisonError,
+    RefusedError,
+    ReplayError,
+    RetryableError,
+)
 from pipeline.observe.problems import HANDLERS
 
 OURS = [each for _, each in inspect.getmembers(errors, inspect.isclass) if each.__module__ == errors.__name__]
@@ -18,8 +26,8 @@ REFUSALS = [each for each in OURS if issubclass(each, RefusedError) and each is 
 ASKED = Request({"type": "http", "method": "POST", "path": "/", "headers": []})
 
 
-def test_every_error_has_the_one_root_and_one_of_four_verdicts() -> None:
-    verdicts = (RefusedError, RetryableError, PoisonError, FatalError)
+def test_every_error_has_the_one_root_and_one_of_five_verdicts() -> None:
+    verdicts = (RefusedError, RetryableError, PoisonError, PausedError, FatalError)
     for each in OURS:
         assert issubclass(each, ReplayError)
         assert each is ReplayError or sum(issubclass(each, verdict) for verdict in verdicts) == 1
