@@ -79,7 +79,8 @@ def _on_one_line(event: SessionEvent) -> SessionEvent:
     return SessionEvent(event.type, event.timestamp, msgspec.Raw(msgspec.json.format(bytes(event.data), indent=-1)))
 
 
-_ESCAPES = re.compile(rb"\\u[dD][89abAB]..\\u[dD][c-fC-F]..|(\\u[dD][89a-fA-F]..)|\\.", re.S)
+_HEX = rb"[0-9a-fA-F]{2}"
+_ESCAPES = re.compile(rb"\\u[dD][89abAB]%b\\u[dD][c-fC-F]%b|(\\u[dD][89a-fA-F]%b)|\\." % (_HEX, _HEX, _HEX), re.S)
 
 
 def repair_surrogates(text: bytes) -> bytes:

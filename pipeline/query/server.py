@@ -15,13 +15,14 @@ from contextlib import contextmanager
 import msgspec
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from pipeline.errors import MalformedError, NotFoundError, RetryableError, UnauthorizedError
 from pipeline.keys import KeyFile
-from pipeline.observe.problems import HANDLERS
+from pipeline.observe.problems import HANDLERS, Guard
 from pipeline.observe.serving import serve
 from pipeline.query.recording import block_places, encode, rebuild
 from pipeline.query.sessions import (
@@ -157,6 +158,7 @@ def make_app(settings: Settings) -> Starlette:
             Route("/healthz", healthy),
             Route("/readyz", api.ready),
         ],
+        middleware=[Middleware(Guard)],
         exception_handlers=HANDLERS,
     )
 
