@@ -70,9 +70,9 @@ class SessionReader:
         except ReplayError as error:
             log.error("session_reader_ends", why=str(error))
             os._exit(1)
-        except Exception:
-            # A thread that died in silence would leave the sink running without sessions.
-            log.exception("session_reader_ends")
+        except Exception as error:
+            # A thread that died in silence would leave the sink running without sessions. Its message may hold values.
+            log.error("session_reader_ends", why=type(error).__name__)
             os._exit(1)
         finally:
             consumer.close()
@@ -98,24 +98,26 @@ class SessionReader:
             ) from poison
 
     def _store(self, messages: list[Message], sessions: Stage, users: Stage) -> bool:
-        """The last update of each part goes in; retried until it does (True) or we are told to stop.
+        """The last update of each part goes in, and every user a session ever had; retried until they do (True) or we
+        are told to stop.
 
         Raises FatalError, naming the place, where a message is no session update.
         """
         last: dict[tuple[str, str, str], tuple[SessionUpdate, int]] = {}
+        last_of_user: dict[tuple[str, str, str], tuple[SessionUpdate, int]] = {}
         for message in messages:
             update = self._decode(message)
-            key = (update.tenant, update.session_id, update.part)
-            if key not in last or update.revision >= last[key][0].revision:
-                last[key] = (update, message.timestamp()[1])
-        updates = list(last.values())
-        name = "-".join(
+            for newest, name in ((last, update.part), (last_of_user, update.user_id)):
+                key = (update.tenant, update.session_id, name)
+                if key not in newest or update.revision >= newest[key][0].revision:
+                    newest[key] = (update, message.timestamp()[1])
+        token = "-".join(
             str(each) for each in (messages[0].partition(), messages[0].offset(), len(messages), time.time_ns())
         )
         while not self._stop.is_set():
             try:
-                sessions.insert(session_rows(updates), token=f"sessions-{name}", guard=_NOT_ERASED)
-                users.insert(user_rows(updates), token=f"users-{name}", guard=_NOT_ERASED)
+                sessions.insert(session_rows(last.values()), token=f"sessions-{token}", guard=_NOT_ERASED)
+                users.insert(user_rows(last_of_user.values()), token=f"users-{token}", guard=_NOT_ERASED)
                 return True
             except RetryableError as error:
                 log.warning("sessions_put_off", why=str(error))
