@@ -42,9 +42,11 @@ from pipeline.workers.rules import rules
 from pipeline.workers.sessionize import close_by_clock, may_be_released
 from pipeline.workers.state import SessionState, encode_state
 from pipeline.workers.store import Held, Partition, load, log_start, state_key
+from pipeline.workers.watchdog import Watchdog
 
 CHUNK_RECORDS = 400
 CHUNK_WAIT_S = 0.02
+HEARTBEAT_EVERY_S = 5.0
 HOUSEKEEPING_EVERY_S = 30.0
 PAUSE_TOLD_EVERY_S = 60.0
 EXIT_CODE = 9
@@ -231,18 +233,26 @@ def make_app(settings: Settings) -> faust.App:
         topics.batches.name, key_serializer="raw", value_serializer="raw", partitions=topics.batches.partitions
     )
     worker = Worker(settings)
+    watchdog = Watchdog()
 
     @app.agent(raw, concurrency=1, name="chain")
     async def chain(stream: Any) -> None:
         async for events in stream.take_events(CHUNK_RECORDS, within=CHUNK_WAIT_S):
+            watchdog.busy()
             try:
                 await worker.chunk(app, events)
             except PausedError as error:
+                watchdog.idle()
                 await _pause(str(error))
             except asyncio.CancelledError:
                 _die("cancelled in the middle of a chunk")
             except BaseException as error:
                 _die(_why(error))
+            watchdog.idle()
+
+    @app.timer(HEARTBEAT_EVERY_S)  # type: ignore[untyped-decorator]
+    async def heartbeat() -> None:
+        watchdog.alive()
 
     @app.timer(HOUSEKEEPING_EVERY_S)  # type: ignore[untyped-decorator]
     async def housekeeping() -> None:
