@@ -35,9 +35,9 @@ check: setup ## format, lint, types, direction of imports
 bench: setup ## the rates of the README, as ratios to named baselines
 	$(BIN)/python -m tests.bench
 
-lock: ## compile the hashed requirement files anew (needs uv)
-	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --extra local -q -o requirements.lock pyproject.toml
+lock: ## compile the hashed requirement files anew (needs uv); both pin the same versions
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --all-extras -q -o requirements-dev.lock pyproject.toml
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --extra local -c requirements-dev.lock -q -o requirements.lock pyproject.toml
 
 clean: ## remove the virtual environment (data under .replay stays)
 	rm -rf $(VENV)
