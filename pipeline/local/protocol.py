@@ -17,19 +17,27 @@ import lz4.frame
 import zstandard
 
 _COMMENTS = rb"\s*(?:(?:--[^\n]*\n|/\*.*?\*/)\s*)*"
-_INSERT = re.compile(_COMMENTS + rb"INSERT\s+INTO\b", re.I | re.S)
+_INSERT = re.compile(_COMMENTS + rb"INSERT\s", re.I | re.S)
 _INSERT_FORMAT = re.compile(rb"\bFORMAT[ \t\r\n]+([A-Za-z0-9]+)[ \t\r]*;?(?:\n|\s|$)", re.I)
 _INSERT_FROM = re.compile(rb"\b(?:SELECT|WITH|VALUES|INFILE)\b", re.I)
 _OUTPUT_FORMAT = re.compile(r"\bFORMAT\s+([A-Za-z0-9]+)\s*(?:SETTINGS\b.*)?;?\s*$", re.I | re.S)
 _READS = re.compile(
     _COMMENTS.decode() + r"\(*\s*(SELECT|WITH|SHOW|DESCRIBE|DESC|EXISTS|EXPLAIN|CHECK|VALUES)\b", re.I | re.S
 )
-_KAFKA_ENGINE = re.compile(rb"\bENGINE\s*=?\s*Kafka\b", re.I)
+_KAFKA_ENGINE = re.compile(_COMMENTS + rb"(?:CREATE|ATTACH|REPLACE)\s.*\bENGINE\s*=?\s*Kafka\b", re.I | re.S)
+#: What may hold a semicolon that ends nothing, or one that does.
+_SEMICOLON = re.compile(
+    r"""'(?:[^'\\]++|\\.)*+'|"(?:[^"\\]++|\\.)*+"|`(?:[^`\\]++|\\.)*+`|--[^\n]*|\#[ !][^\n]*|/\*.*?\*/|\$(\w*)\$.*?\$\1\$|(;)""",
+    re.S,
+)
+_NOTHING = re.compile(_COMMENTS.decode() + r"(?:;\s*)*(?:--[^\n]*)?\Z", re.S)
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _EXCEPTION_CODE = re.compile(r"Code: (\d+)\. DB::Exception")
 
 INSERT_HEAD_BYTES = 64 << 10
 """How far into a body an INSERT's FORMAT is looked for: what follows is data, and data may look like anything."""
+ZSTD_SLICE_BYTES = 2 << 10
+"""Four bytes can unpack to a block of 128 KiB, so one slice adds at most 64 MiB before the limit is looked at."""
 
 _NOT_SETTINGS = frozenset(
     [
@@ -107,7 +115,7 @@ def statement(method: str, query: dict[str, str], content_type: str, body: bytes
     if content_type.startswith("multipart/form-data"):
         query, body = {**query, **_form(content_type, body)}, b""
     text, data = (query["query"].encode(), body) if query.get("query") else (body, b"")
-    if _KAFKA_ENGINE.search(text[:INSERT_HEAD_BYTES]):
+    if _KAFKA_ENGINE.match(text[:INSERT_HEAD_BYTES]):
         raise ProtocolError(
             48,
             "NOT_IMPLEMENTED",
@@ -126,9 +134,19 @@ def statement(method: str, query: dict[str, str], content_type: str, body: bytes
             sql, insert_format = text[: found.start()].decode(), found[1].decode()
             return Statement(sql, insert_format, text[found.end() :] + data, None, False, common)
     sql = (text + (b"\n" + data if data else b"")).decode()
+    _one_statement(sql)
     asked = _OUTPUT_FORMAT.search(sql)
     output = asked[1] if asked else query.get("default_format", "TabSeparated")
     return Statement(sql, None, b"", output, bool(_READS.match(sql)), common)
+
+
+def _one_statement(sql: str) -> None:
+    """The server refuses more than one statement a request; the engine would run them all."""
+    if ";" not in sql.rstrip("; \n\t\r"):
+        return
+    end = next((found.end() for found in _SEMICOLON.finditer(sql) if found[2]), len(sql))
+    if not _NOTHING.match(sql, end):
+        raise ProtocolError(62, "SYNTAX_ERROR", f"multi-statements are not allowed: something follows character {end}")
 
 
 def literal(text: str) -> str:
@@ -156,12 +174,7 @@ def decompress(data: bytes, encoding: str, limit_bytes: int) -> bytes:
     if encoding == "lz4":
         return _unpack(lz4.frame.LZ4FrameDecompressor, data, limit_bytes)
     if encoding == "zstd":
-        with zstandard.ZstdDecompressor().stream_reader(data, read_across_frames=True) as reader:
-            try:
-                unpacked = reader.read(limit_bytes + 1)
-            except zstandard.ZstdError:
-                raise ProtocolError(271, "CANNOT_DECOMPRESS", "the body is not whole zstd") from None
-        return _bounded(unpacked, limit_bytes)
+        return _unzstd(data, limit_bytes)
     raise ProtocolError(36, "BAD_ARGUMENTS", "unknown compression method")
 
 
@@ -173,7 +186,6 @@ def _unpack(decompressor, data: bytes, limit_bytes: int) -> bytes:  # type: igno
             frame = decompressor()
             out.append(frame.decompress(data, limit_bytes - size + 1))
             size += len(out[-1])
-            _bounded(out[-1], limit_bytes)
             if size > limit_bytes:
                 raise ProtocolError(241, "MEMORY_LIMIT_EXCEEDED", f"the body is above {limit_bytes} bytes unpacked")
             if not frame.eof:
@@ -184,10 +196,28 @@ def _unpack(decompressor, data: bytes, limit_bytes: int) -> bytes:  # type: igno
     return b"".join(out)
 
 
-def _bounded(unpacked: bytes, limit_bytes: int) -> bytes:
-    if len(unpacked) > limit_bytes:
-        raise ProtocolError(241, "MEMORY_LIMIT_EXCEEDED", f"the body is above {limit_bytes} bytes unpacked")
-    return unpacked
+def _unzstd(data: bytes, limit_bytes: int) -> bytes:
+    """Frame by frame in small slices: this library's one object that tells a frame cut short takes no output limit."""
+    out: list[bytes] = []
+    size = 0
+    frame = None
+    for start in range(0, len(data), ZSTD_SLICE_BYTES):
+        piece = data[start : start + ZSTD_SLICE_BYTES]
+        while piece:
+            frame = frame or zstandard.ZstdDecompressor().decompressobj()
+            try:
+                out.append(frame.decompress(piece))
+            except zstandard.ZstdError:
+                raise ProtocolError(271, "CANNOT_DECOMPRESS", "the body is not what Content-Encoding says") from None
+            size += len(out[-1])
+            if size > limit_bytes:
+                raise ProtocolError(241, "MEMORY_LIMIT_EXCEEDED", f"the body is above {limit_bytes} bytes unpacked")
+            piece = b""
+            if frame.eof:
+                piece, frame = frame.unused_data, None
+    if frame is not None:
+        raise ProtocolError(271, "CANNOT_DECOMPRESS", "the body is cut short")
+    return b"".join(out)
 
 
 def compress(data: bytes, accepted: str) -> tuple[bytes, str | None]:

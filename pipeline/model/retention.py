@@ -7,6 +7,9 @@ import re
 from pipeline.errors import ConfigurationError
 
 DAY_MS = 86_400_000
+EXPIRES_MAX_S = 2**32 - 1
+"""The end of what four bytes of seconds hold, in 2106: who keeps longer keeps until then."""
+
 _CLASS = re.compile(r"([1-9][0-9]{0,3})([dy])", re.ASCII)
 
 
@@ -19,5 +22,9 @@ def days(retention: str) -> int:
 
 
 def expires_at_s(retention: str, source_at_ms: int) -> int:
-    """Seconds since 1970 when what was taken in at `source_at_ms` goes: the end of its last day, so days share parts."""
-    return (source_at_ms // DAY_MS + days(retention) + 1) * (DAY_MS // 1000)
+    """Seconds since 1970 when what was taken in at `source_at_ms` goes: the end of its last day, so days share parts.
+
+    Within 0..EXPIRES_MAX_S, whatever the class and the clock say. Raises ConfigurationError as `days` does.
+    """
+    end = (source_at_ms // DAY_MS + days(retention) + 1) * (DAY_MS // 1000)
+    return min(max(end, 0), EXPIRES_MAX_S)

@@ -1,7 +1,8 @@
 """The loop both sinks run: consume replay.clean, keep what counts, flush when due, commit what is done.
 
 One thread. At least once towards the store, whose guarded writes make it exactly once. Memory is bounded: above
-BUFFER_BYTES_MAX the consumer is paused until a flush has made room. A store that is away costs lag, never loss.
+BUFFER_BYTES_MAX or RECORDS_WAITING_MAX partitions are paused until a flush has made room. A store that is away costs lag,
+never loss. A stop writes nothing more, so that it ends promptly whatever the store does: what waits is read again.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import random
 import signal
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -22,6 +24,7 @@ from pipeline.sinks.delivery import (
     Committed,
     Done,
     FlushLimits,
+    MovedOnError,
     NeedMore,
     Pending,
     Taken,
@@ -43,12 +46,17 @@ BACKOFF_FIRST_S = 0.2
 BACKOFF_MAX_S = 10.0
 BROKER_TIMEOUT_S = 10.0
 HOLE_ALARM_S = 30.0
+RECORDS_WAITING_MAX = 100_000
+TURN_S = 10.0
+SLOW_FLUSH_S = 60.0
+OPEN_AGAIN_S = 1.0
 
 log = structlog.get_logger()
 
 
 class Store(Protocol):
-    """What a sink does with what was read. Every call may raise RetryableError; it is then called again."""
+    """What a sink does with what was read. A call may raise RetryableError: it is made again; MovedOnError: the partition
+    is opened again first."""
 
     def open(self, partition: int, committed: Committed | None) -> int:
         """Takes a partition up: the mark, as the store knows it."""
@@ -84,7 +92,7 @@ class CleanReader:
         self._codec = Codecs(self._topics, schema_ids(settings)).clean
         self._partitions: dict[int, _Partition] = {}
         self._opening: dict[int, float] = {}
-        self._paused = False
+        self._held: set[int] = set()
         self._stopping = False
         self._consumer: Consumer = clients.consumer(
             settings, group=f"{settings.sink_group}-{name}", client_id=f"replay-sink-{name}"
@@ -100,7 +108,8 @@ class CleanReader:
         try:
             while not self._stopping:
                 self._turn()
-            self._flush_due(everything=True)
+        except KafkaException as error:
+            raise FatalError(f"the consumer cannot go on: {_name(error)}") from error
         finally:
             self._consumer.close()
 
@@ -162,22 +171,42 @@ class CleanReader:
 
     # pending → store
 
-    def _flush_due(self, *, everything: bool = False) -> None:
-        for number, owned in list(self._partitions.items()):
+    def _flush_due(self) -> None:
+        """Flushes what is due, the longest waiting first, for TURN_S: Kafka must be polled in between, or it takes us
+        for dead (max.poll.interval.ms)."""
+        began = time.monotonic()
+        for number, owned in sorted(self._partitions.items(), key=lambda each: each[1].pending.oldest_s):
             now = time.monotonic()
-            pending = owned.pending
-            wanted = owned.wanted_last
+            if self._stopping or now - began > TURN_S:
+                return
+            pending, wanted = owned.pending, owned.wanted_last
             due = pending.last >= wanted if wanted is not None else is_due(pending, self._limits, now)
-            if (everything and pending.batches) or (due and now >= owned.retry_at_s):
+            if due and now >= owned.retry_at_s:
                 self._flush(number, owned)
+                took_s = time.monotonic() - now
+                if took_s > SLOW_FLUSH_S:
+                    log.error("flush_was_slow", partition=number, seconds=int(took_s))
 
     def _flush(self, number: int, owned: _Partition) -> None:
         pending = owned.pending
-        batches = pending.batches if owned.wanted_last is None else pending.up_to(owned.wanted_last)
+        if owned.wanted_last is None:
+            batches = pending.within(self._limits)
+        else:
+            batches = pending.up_to(owned.wanted_last) or pending.batches[:1]
         if not batches:
             return
         try:
             flushed = self._store.flush(number, pending.mark, batches)
+        except PoisonError as poison:
+            raise FatalError(
+                f"{self._topics.clean.name} partition {number} holds what cannot be stored: {poison}"
+            ) from poison
+        except MovedOnError as error:
+            log.warning("partition_opened_again", partition=number, why=str(error))
+            self._let_go(number)
+            self._consumer.pause([TopicPartition(self._topics.clean.name, number)])
+            self._opening[number] = time.monotonic() + OPEN_AGAIN_S
+            return
         except RetryableError as error:
             wait_s = owned.backoff_s * random.uniform(0.5, 1.0)  # noqa: S311
             owned.retry_at_s = time.monotonic() + wait_s
@@ -205,20 +234,29 @@ class CleanReader:
         try:
             self._consumer.commit(offsets=[where], asynchronous=False)
         except KafkaException as error:
-            # Fenced (the partition is somebody else's by now) or the broker is away: what was stored is stored, and
-            # whoever owns the partition next finds it done.
-            log.warning("commit_failed", partition=number, error=error.args[0].name())
+            # Fenced (the partition is somebody else's by now; `_revoked` follows) or the broker is away: what was stored
+            # is stored, and whoever owns the partition next finds it done.
+            if error.args[0].fatal():
+                raise
+            log.warning("commit_failed", partition=number, error=_name(error))
 
     # memory
 
     def _hold_back(self) -> None:
+        """Pauses what need not be read now. A partition whose store wants more is never held: only more can free it."""
         waiting = sum(owned.pending.payload_bytes for owned in self._partitions.values())
-        full = waiting >= BUFFER_BYTES_MAX
-        if full != self._paused:
-            assigned = self._consumer.assignment()
-            (self._consumer.pause if full else self._consumer.resume)(assigned)
-            self._paused = full
-            log.info("consumption_paused" if full else "consumption_resumed", waiting_bytes=waiting)
+        records = sum(len(owned.pending.batches) for owned in self._partitions.values())
+        full = waiting >= BUFFER_BYTES_MAX or records >= RECORDS_WAITING_MAX
+        held = {number for number, owned in self._partitions.items() if full and owned.wanted_last is None}
+        if held == self._held:
+            return
+        self._consumer.pause(self._places(held - self._held))
+        self._consumer.resume(self._places(self._held - held))
+        self._held = held
+        log.info("consumption_held", partitions=sorted(held), waiting_bytes=waiting, waiting_records=records)
+
+    def _places(self, numbers: Iterable[int]) -> list[TopicPartition]:
+        return [TopicPartition(self._topics.clean.name, each) for each in numbers]
 
     # assignment
 
@@ -235,17 +273,23 @@ class CleanReader:
         """What was not flushed is read again by the next owner."""
         for each in partitions:
             self._opening.pop(each.partition, None)
-            if self._partitions.pop(each.partition, None) is not None:
-                self._store.close(each.partition)
+            self._let_go(each.partition)
+
+    def _let_go(self, number: int) -> None:
+        self._held.discard(number)
+        if self._partitions.pop(number, None) is not None:
+            self._store.close(number)
 
     def _open_assigned(self) -> None:
         now = time.monotonic()
         for number in [each for each, at in self._opening.items() if now >= at]:
+            if self._stopping:
+                return
             try:
                 self._open(number)
             except RetryableError as error:
                 log.warning("partition_not_opened_yet", partition=number, why=str(error))
-                self._opening[number] = now + 1.0
+                self._opening[number] = time.monotonic() + OPEN_AGAIN_S
                 continue
             del self._opening[number]
             if not self._opening:
@@ -257,7 +301,7 @@ class CleanReader:
             found = self._consumer.committed([where], timeout=BROKER_TIMEOUT_S)[0]
             low, high = self._consumer.get_watermark_offsets(where, timeout=BROKER_TIMEOUT_S)
         except KafkaException as error:
-            raise RetryableError(f"the broker does not answer ({error.args[0].name()})") from error
+            raise _not_now(error) from error
         committed = read_commit(found.offset, found.metadata, self._settings.epoch)
         start = committed.clean_offset if committed else low
         if not low <= start <= high:
@@ -266,7 +310,21 @@ class CleanReader:
                 "sink, or the topic was made anew; reprocess under the next REPLAY_EPOCH"
             )
         mark = self._store.open(number, committed)
+        try:
+            self._consumer.seek(TopicPartition(where.topic, number, start))
+            self._consumer.resume([where])
+        except KafkaException as error:
+            # An assignment is under way for a moment after `incremental_assign`: to seek then is an erroneous state.
+            raise _not_now(error) from error
         self._partitions[number] = _Partition(Pending(mark))
-        self._consumer.seek(TopicPartition(where.topic, number, start))
-        self._consumer.resume([where])
         log.info("partition_opened", partition=number, mark=mark, clean_offset=start)
+
+
+def _name(error: KafkaException) -> str:
+    found: str = error.args[0].name()
+    return found
+
+
+def _not_now(error: KafkaException) -> FatalError | RetryableError:
+    kind = FatalError if error.args[0].fatal() else RetryableError
+    return kind(f"the broker or the consumer cannot do it now ({_name(error)})")

@@ -6,12 +6,16 @@ that crashed repeats records, and one that slept through a rebalance may leave a
 
 from __future__ import annotations
 
+import re
+import sys
 from dataclasses import dataclass, field
 from enum import Enum
 
+from pipeline.errors import RetryableError
 from pipeline.model.batches import CleanBatch
 
 NOTHING_DONE = -1
+_COMMIT = re.compile(r"v1 epoch=(\d+) mark=(-?\d+)", re.ASCII)
 
 
 class Verdict(Enum):
@@ -39,6 +43,11 @@ class Taken:
     clean_offset: int
 
 
+def blocks_at_most(batch: CleanBatch) -> int:
+    """How many blocks of an object the batch can add: one for each part its events belong to."""
+    return 1 + len(batch.next_parts) if batch.event_count else 0
+
+
 @dataclass
 class Pending:
     """What was taken of one partition since its mark, in source order. The only mutable thing here: a queue."""
@@ -46,6 +55,7 @@ class Pending:
     mark: int
     batches: list[Taken] = field(default_factory=list)
     rows: int = 0
+    blocks: int = 0
     payload_bytes: int = 0
     oldest_s: float = 0.0
 
@@ -59,7 +69,24 @@ class Pending:
             self.oldest_s = now_s
         self.batches.append(taken)
         self.rows += taken.batch.event_count
+        self.blocks += blocks_at_most(taken.batch)
         self.payload_bytes += len(taken.batch.payload)
+
+    def within(self, limits: FlushLimits) -> list[Taken]:
+        """The longest beginning that no limit is exceeded by; at least one batch where any waits."""
+        rows = blocks = payload_bytes = 0
+        for n, each in enumerate(self.batches):
+            rows += each.batch.event_count
+            blocks += blocks_at_most(each.batch)
+            payload_bytes += len(each.batch.payload)
+            if n and (
+                rows > limits.rows
+                or blocks > limits.blocks
+                or payload_bytes > limits.payload_bytes
+                or n >= limits.records
+            ):
+                return self.batches[:n]
+        return list(self.batches)
 
     def up_to(self, last: int) -> list[Taken]:
         return [each for each in self.batches if each.batch.source_last_offset <= last]
@@ -71,17 +98,23 @@ class Pending:
         self.mark = last
         self.oldest_s = now_s
         self.rows = sum(each.batch.event_count for each in self.batches)
+        self.blocks = sum(blocks_at_most(each.batch) for each in self.batches)
         self.payload_bytes = sum(len(each.batch.payload) for each in self.batches)
         return finished[-1].clean_offset + 1 if finished else None
 
 
 @dataclass(frozen=True)
 class FlushLimits:
-    """Any of them reached makes a flush due."""
+    """Any of them reached makes a flush due, and none but the age is exceeded by one, unless by a single batch.
 
-    rows: int
+    `records` bounds what has no event: a stream of emptied batches is done by it, not by rows or bytes.
+    """
+
     payload_bytes: int
     age_ms: int
+    rows: int = sys.maxsize
+    blocks: int = sys.maxsize
+    records: int = 20_000
 
 
 def is_due(pending: Pending, limits: FlushLimits, now_s: float) -> bool:
@@ -90,6 +123,8 @@ def is_due(pending: Pending, limits: FlushLimits, now_s: float) -> bool:
         return False
     return (
         pending.rows >= limits.rows
+        or pending.blocks >= limits.blocks
+        or len(pending.batches) >= limits.records
         or pending.payload_bytes >= limits.payload_bytes
         or (now_s - pending.oldest_s) * 1000 >= limits.age_ms
     )
@@ -127,7 +162,11 @@ def commit_metadata(epoch: int, mark: int) -> str:
 
 def read_commit(clean_offset: int, metadata: str | None, epoch: int) -> Committed | None:
     """The inverse; None where nothing (of this epoch) was committed."""
-    words = dict(each.split("=") for each in (metadata or "").split() if "=" in each)
-    if clean_offset < 0 or words.get("epoch") != str(epoch) or "mark" not in words:
+    found = _COMMIT.fullmatch(metadata or "")
+    if clean_offset < 0 or found is None or int(found[1]) != epoch:
         return None
-    return Committed(clean_offset, int(words["mark"]))
+    return Committed(clean_offset, int(found[2]))
+
+
+class MovedOnError(RetryableError):
+    """The store is ahead of what this sink knows of a partition: take the partition up anew, from the store's mark."""

@@ -10,13 +10,14 @@ from __future__ import annotations
 import pyarrow as pa
 import structlog
 
-from pipeline.errors import FatalError
+from pipeline.errors import FatalError, PoisonError, RetryableError
 from pipeline.model.blocks import Manifest
 from pipeline.settings import Settings
 from pipeline.sinks.consume import CleanReader
 from pipeline.sinks.delivery import NOTHING_DONE, Committed, Done, FlushLimits, NeedMore, Taken
+from pipeline.sinks.rows import within_datetime
 from pipeline.sinks.staging import Stage
-from pipeline.storage.blobs import BlobStore, open_store
+from pipeline.storage.blobs import BlobStore, MissingBlobError, open_store
 from pipeline.storage.blocks import Place, encode_manifest, manifest_key, pack, read_manifest
 from pipeline.storage.clickhouse import ClickHouse
 from pipeline.topics.catalogue import catalogue
@@ -25,9 +26,13 @@ log = structlog.get_logger()
 
 _GUARD = """
     (object, n) NOT IN (SELECT object, n FROM {db}.blocks WHERE object = {object:String})
-    AND (tenant, session_id) NOT IN (
-        SELECT tenant, session_id FROM {db}.erasures
-        WHERE epoch = {epoch:UInt32} AND source_partition = {partition:UInt32} AND source_offset >= {first:UInt64})
+    AND n NOT IN (
+        SELECT s.n FROM {stage} AS s
+        INNER JOIN (SELECT tenant, session_id, source_offset AS up_to FROM {db}.erasures
+                    WHERE epoch = {epoch:UInt32} AND source_partition = {partition:UInt32}
+                      AND source_offset >= {first:UInt64}) AS e
+            ON e.tenant = s.tenant AND e.session_id = s.session_id
+        WHERE s.source_offset <= e.up_to)
 """
 
 _TS = pa.timestamp("ms", "UTC")
@@ -66,8 +71,8 @@ def block_rows(manifest: Manifest) -> pa.Table:
             "n": block.n,
             "byte_start": block.byte_start,
             "byte_length": block.byte_length,
-            "first_ts": max(block.first_ts, 0),
-            "last_ts": max(block.last_ts, 0),
+            "first_ts": within_datetime(block.first_ts),
+            "last_ts": within_datetime(block.last_ts),
             "event_count": block.event_count,
             "sha256": block.sha256,
             "epoch": manifest.epoch,
@@ -107,6 +112,8 @@ class ObjectStore:
                 if not self._blobs.put_if_absent(manifest.object, packed.body):
                     manifest = self._adopt(manifest.object)
                 self._finish(manifest)
+                if manifest.last < mine[0].source_offset:
+                    raise FatalError(f"object {manifest.object} says that it ends before it begins")
                 reached = manifest.last
                 if reached > goal:
                     return NeedMore(reached)
@@ -120,8 +127,16 @@ class ObjectStore:
         self._warehouse.close()
 
     def _adopt(self, key: str) -> Manifest:
-        body, _ = self._blobs.get(key)
-        manifest = read_manifest(body)
+        try:
+            body, _ = self._blobs.get(key)
+        except MissingBlobError:
+            raise RetryableError(f"object {key} was there and is gone again") from None
+        try:
+            manifest = read_manifest(body)
+        except PoisonError as poison:
+            raise FatalError(
+                f"object {key} cannot be read ({poison}): put the right bytes back, or delete it to have it written anew"
+            ) from poison
         if manifest.object != key:
             raise FatalError(f"object {key} says it is another one: {manifest.object}")
         log.info("object_adopted", object=key, first=manifest.first, last=manifest.last)
@@ -145,7 +160,9 @@ def run(settings: Settings) -> None:
     """`replay sink objects`: until SIGTERM."""
     store = ObjectStore(settings, open_store(settings))
     limits = FlushLimits(
-        settings.objects_flush_blocks * 100, settings.objects_flush_bytes, settings.objects_flush_age_ms
+        blocks=settings.objects_flush_blocks,
+        payload_bytes=settings.objects_flush_bytes,
+        age_ms=settings.objects_flush_age_ms,
     )
     try:
         CleanReader(settings, name="objects", store=store, limits=limits).run()

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
+from pipeline.errors import FatalError
 from pipeline.model.batches import CleanBatch, SessionUpdate
 from pipeline.model.events import SessionEvent
 from pipeline.model.retention import expires_at_s
@@ -20,6 +21,8 @@ from pipeline.storage.blocks import events_by_part
 SEQ_INDEX_BITS = 20
 """seq = source_offset * 2^20 + index: a batch of 8 MiB holds fewer events than that."""
 
+SOURCE_OFFSET_MAX = 2 ** (64 - SEQ_INDEX_BITS) - 1
+UINT32_MAX = 2**32 - 1
 MESSAGE_CHARS_MAX = 1_000
 MINUTE_MS = 60_000
 TS_MIN_MS, TS_MAX_MS = 0, 7_258_118_399_999
@@ -89,11 +92,16 @@ _read = msgspec.json.Decoder(_Data).decode
 
 
 def event_rows(batches: Iterable[CleanBatch]) -> pa.Table:
-    """One row an event, in source order. Raises PoisonError where a payload is broken."""
+    """One row an event, in source order. Raises PoisonError where a payload is broken, FatalError where seq ends."""
     columns: list[list[Any]] = [[] for _ in _EVENTS]
     appends = [column.append for column in columns]
     for batch in batches:
         expires = expires_at_s(batch.retention, batch.source_at)
+        if batch.source_offset > SOURCE_OFFSET_MAX:
+            raise FatalError(
+                f"source partition {batch.source_partition} has reached offset {batch.source_offset}, and seq holds "
+                f"{SOURCE_OFFSET_MAX}: make the raw topic anew and raise REPLAY_EPOCH"
+            )
         seq = batch.source_offset << SEQ_INDEX_BITS
         for index, part, event in events_by_part(batch):
             row = (
@@ -103,7 +111,7 @@ def event_rows(batches: Iterable[CleanBatch]) -> pa.Table:
                 batch.window_id,
                 batch.user_id,
                 seq + index,
-                min(max(event.timestamp, TS_MIN_MS), TS_MAX_MS),
+                within_datetime(event.timestamp),
                 str(event.type),
                 batch.source,
                 batch.late,
@@ -127,7 +135,7 @@ def _promoted(event: SessionEvent) -> tuple[str, str, str, str, str, float | Non
         return "", "", "", "", "", None, None
     try:
         data = _read(event.data)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, ValueError, RecursionError):  # not UTF-8 is a ValueError, too deep a RecursionError
         return "", "", "", "", "", None, None
     level = message = ""
     x, y = data.x, data.y
@@ -155,8 +163,13 @@ def _promoted(event: SessionEvent) -> tuple[str, str, str, str, str, float | Non
 
 
 def minute_rows(rows: pa.Table, first: int) -> pa.Table:
-    """The counts of one claim: its events by tenant, minute, type and source. A claim done again has the same rows."""
+    """The counts of one claim: its events by tenant, minute, type and source. A claim done again has the same rows.
+
+    One row a sorting key, or the table would keep one of several: where the events go at different times, the row goes
+    with the last of them.
+    """
     counts: Counter[tuple[Any, ...]] = Counter()
+    goes_at: dict[tuple[Any, ...], int] = {}
     names = ("tenant", "ts", "type", "source", "epoch", "source_partition", "expires_at")
     for tenant, ts, kind, source, epoch, partition, expires in zip(
         *(
@@ -165,7 +178,9 @@ def minute_rows(rows: pa.Table, first: int) -> pa.Table:
         ),
         strict=True,
     ):
-        counts[tenant, ts // MINUTE_MS * (MINUTE_MS // 1000), kind, source, epoch, partition, expires] += 1
+        key = (tenant, ts // MINUTE_MS * (MINUTE_MS // 1000), kind, source, epoch, partition)
+        counts[key] += 1
+        goes_at[key] = max(expires, goes_at.get(key, 0))
     found = [
         {
             "tenant": tenant,
@@ -176,9 +191,9 @@ def minute_rows(rows: pa.Table, first: int) -> pa.Table:
             "source_partition": partition,
             "first": first,
             "events": n,
-            "expires_at": expires,
+            "expires_at": goes_at[tenant, minute, kind, source, epoch, partition],
         }
-        for (tenant, minute, kind, source, epoch, partition, expires), n in counts.items()
+        for (tenant, minute, kind, source, epoch, partition), n in counts.items()
     ]
     return pa.Table.from_pylist(found, _MINUTES)
 
@@ -192,7 +207,9 @@ def session_rows(updates: Iterable[tuple[SessionUpdate, int]]) -> pa.Table:
         row["urls"] = list(update.urls)
         row["expires_at"] = expires_at_s(update.retention, at_ms)
         for name in ("started_at", "ended_at"):
-            row[name] = min(max(row[name], TS_MIN_MS), TS_MAX_MS)
+            row[name] = within_datetime(row[name])
+        for name in ("viewport_width", "viewport_height"):
+            row[name] = min(max(row[name], 0), UINT32_MAX)
         rows.append(row)
     return pa.Table.from_pylist(rows, _SESSIONS)
 
@@ -256,9 +273,19 @@ _USERS = pa.schema(
 )
 
 
+def within_datetime(ms: int) -> int:
+    """The nearest time that the timestamp columns hold."""
+    return min(max(ms, TS_MIN_MS), TS_MAX_MS)
+
+
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
 def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    try:
+        return float(value)
+    except OverflowError:  # JSON's whole numbers have no end
+        return None

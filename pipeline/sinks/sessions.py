@@ -10,9 +10,9 @@ import threading
 import time
 
 import structlog
-from confluent_kafka import KafkaError, KafkaException, Message
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from pipeline.errors import PoisonError, ReplayError, RetryableError
+from pipeline.errors import FatalError, PoisonError, ReplayError, RetryableError
 from pipeline.model.batches import SessionUpdate
 from pipeline.settings import Settings
 from pipeline.sinks.rows import session_rows, user_rows
@@ -46,7 +46,7 @@ class SessionReader:
         self._topics = catalogue(settings)
         self._codec = Codecs(self._topics, schema_ids(settings)).sessions
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="sessions")
+        self._thread = threading.Thread(target=self._run, name="sessions", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -65,11 +65,14 @@ class SessionReader:
             consumer.subscribe([self._topics.sessions.name])
             while not self._stop.is_set():
                 messages = [each for each in consumer.consume(CONSUME_AT_ONCE, GATHER_S) if self._is_news(each)]
-                if messages:
-                    self._store(messages, *stages)
-                    self._commit(consumer)
+                if messages and self._store(messages, *stages):
+                    self._commit(consumer, messages)
         except ReplayError as error:
             log.error("session_reader_ends", why=str(error))
+            os._exit(1)
+        except Exception:
+            # A thread that died in silence would leave the sink running without sessions.
+            log.exception("session_reader_ends")
             os._exit(1)
         finally:
             consumer.close()
@@ -78,24 +81,30 @@ class SessionReader:
     @staticmethod
     def _is_news(message: Message) -> bool:
         error = message.error()
+        if error is not None and error.fatal():
+            raise FatalError(f"the consumer cannot go on: {error.name()}")
         if error is not None and error.code() != KafkaError._PARTITION_EOF:
             log.warning("consume_error", error=error.name())
         return error is None
 
-    def _store(self, messages: list[Message], sessions: Stage, users: Stage) -> None:
-        """The last update of each part goes in; retried until it does or we are told to stop."""
+    def _decode(self, message: Message) -> SessionUpdate:
+        try:
+            update: SessionUpdate = self._codec.decode(message.value())
+            return update
+        except PoisonError as poison:
+            raise FatalError(
+                f"{message.topic()} partition {message.partition()} offset {message.offset()} is not a session update "
+                f"({poison}): only workers may write there"
+            ) from poison
+
+    def _store(self, messages: list[Message], sessions: Stage, users: Stage) -> bool:
+        """The last update of each part goes in; retried until it does (True) or we are told to stop.
+
+        Raises FatalError, naming the place, where a message is no session update.
+        """
         last: dict[tuple[str, str, str], tuple[SessionUpdate, int]] = {}
         for message in messages:
-            try:
-                update: SessionUpdate = self._codec.decode(message.value())
-            except PoisonError as error:
-                log.error(
-                    "session_update_unreadable",
-                    partition=message.partition(),
-                    offset=message.offset(),
-                    why=error.reason,
-                )
-                continue
+            update = self._decode(message)
             key = (update.tenant, update.session_id, update.part)
             if key not in last or update.revision >= last[key][0].revision:
                 last[key] = (update, message.timestamp()[1])
@@ -107,14 +116,22 @@ class SessionReader:
             try:
                 sessions.insert(session_rows(updates), token=f"sessions-{name}", guard=_NOT_ERASED)
                 users.insert(user_rows(updates), token=f"users-{name}", guard=_NOT_ERASED)
-                return
+                return True
             except RetryableError as error:
                 log.warning("sessions_put_off", why=str(error))
                 self._stop.wait(RETRY_S)
-        raise RetryableError("stopped before the session updates went in: they are read again")
+        return False
 
-    def _commit(self, consumer) -> None:  # type: ignore[no-untyped-def]
+    def _commit(self, consumer: Consumer, messages: list[Message]) -> None:
+        """What is in is not read again. Explicit offsets: nothing is stored with the consumer for it to commit."""
+        after: dict[int, int] = {}
+        for message in messages:
+            partition, offset = message.partition(), message.offset()
+            assert partition is not None
+            assert offset is not None
+            after[partition] = max(offset + 1, after.get(partition, 0))
+        places = [TopicPartition(self._topics.sessions.name, number, offset) for number, offset in after.items()]
         try:
-            consumer.commit(asynchronous=False)
+            consumer.commit(offsets=places, asynchronous=False)
         except KafkaException as error:
             log.warning("commit_failed", topic="sessions", error=error.args[0].name())

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 
 import structlog
 
-from pipeline.errors import RetryableError
 from pipeline.settings import Settings
 from pipeline.sinks.consume import CleanReader
-from pipeline.sinks.delivery import NOTHING_DONE, Committed, Done, FlushLimits, NeedMore, Taken
+from pipeline.sinks.delivery import NOTHING_DONE, Committed, Done, FlushLimits, MovedOnError, NeedMore, Taken
 from pipeline.sinks.rows import event_rows, minute_rows
 from pipeline.sinks.sessions import SessionReader
 from pipeline.sinks.staging import Stage
@@ -40,8 +39,12 @@ _GUARD = f"""
         SELECT seq FROM {{db}}.events
         WHERE {_MINE} AND source_offset BETWEEN {{first:UInt64}} AND {{last:UInt64}}
           AND (tenant, session_id) IN (SELECT tenant, session_id FROM {{stage}}))
-    AND (tenant, session_id) NOT IN (
-        SELECT tenant, session_id FROM {{db}}.erasures WHERE {_MINE} AND source_offset >= {{first:UInt64}})
+    AND (tenant, session_id, source_offset) NOT IN (
+        SELECT s.tenant, s.session_id, s.source_offset FROM {{stage}} AS s
+        INNER JOIN (SELECT tenant, session_id, source_offset AS up_to FROM {{db}}.erasures
+                    WHERE {_MINE} AND source_offset >= {{first:UInt64}}) AS e
+            ON e.tenant = s.tenant AND e.session_id = s.session_id
+        WHERE s.source_offset <= e.up_to)
 """
 
 
@@ -55,18 +58,21 @@ class WarehouseStore:
         self._undone: dict[int, list[Claim]] = {}
 
     def open(self, partition: int, committed: Committed | None) -> int:
-        states: dict[Claim, set[str]] = {}
-        for first, last, state in self._warehouse.rows(
-            f"SELECT first, last, state FROM {{db}}.claims WHERE {_MINE} ORDER BY first",
-            epoch=self._epoch,
-            partition=partition,
-        ):
-            states.setdefault(Claim(first, last), set()).add(state)
-        done = [claim.last for claim, found in states.items() if "done" in found]
-        self._undone[partition] = [claim for claim, found in states.items() if "done" not in found]
+        # The chain is done in order: nothing before the last done claim matters any more.
+        states = {
+            Claim(first, last): done
+            for first, last, done in self._warehouse.rows(
+                f"SELECT first, last, countIf(state = 'done') FROM {{db}}.claims WHERE {_MINE} AND first >= "
+                f"(SELECT max(first) FROM {{db}}.claims WHERE {_MINE} AND state = 'done') "
+                "GROUP BY first, last ORDER BY first",
+                epoch=self._epoch,
+                partition=partition,
+            )
+        }
+        done = [claim.last for claim, found in states.items() if found]
+        self._undone[partition] = [claim for claim, found in states.items() if not found]
         for claim in self._undone[partition]:
             log.warning("claim_found_undone", partition=partition, first=claim.first, last=claim.last)
-        # The chain is done in order, so what is undone lies above every done claim.
         return max(done, default=NOTHING_DONE)
 
     def flush(self, partition: int, mark: int, batches: list[Taken]) -> Done | NeedMore:
@@ -124,7 +130,7 @@ class WarehouseStore:
         )
 
 
-class ClaimChainMovedError(RetryableError):
+class ClaimChainMovedError(MovedOnError):
     """Somebody else went on with this partition's chain: we are not its owner any more, or read it too long ago."""
 
     def __init__(self, partition: int, first: int) -> None:
@@ -134,7 +140,11 @@ class ClaimChainMovedError(RetryableError):
 def run(settings: Settings) -> None:
     """`replay sink warehouse`: both readers until SIGTERM."""
     store = WarehouseStore(settings)
-    limits = FlushLimits(settings.warehouse_flush_rows, settings.warehouse_flush_bytes, settings.warehouse_flush_age_ms)
+    limits = FlushLimits(
+        rows=settings.warehouse_flush_rows,
+        payload_bytes=settings.warehouse_flush_bytes,
+        age_ms=settings.warehouse_flush_age_ms,
+    )
     sessions = SessionReader(settings)
     reader = CleanReader(settings, name="warehouse", store=store, limits=limits)
     sessions.start()

@@ -19,7 +19,8 @@ class BlobStore(Protocol):
         """Writes the whole blob unless the key exists. True for the one writer that won."""
 
     def replace_if_match(self, key: str, body: bytes, etag: str) -> bool:
-        """Replaces the blob if it still has this ETag."""
+        """Replaces the blob if it still has this ETag. False: read it again, it is another one, gone, or (a first try
+        that was applied though its answer was lost) yours."""
 
     def get(self, key: str) -> tuple[bytes, str]:
         """(bytes, ETag)."""

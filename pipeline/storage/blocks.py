@@ -4,6 +4,8 @@
     │ empty zstd │ block 0 │ block 1 │     │ skippable frame: trailer │
     │ frame      │ (frame) │ (frame) │     │ (the manifest as JSON)   │
     └────────────┴─────────┴─────────┴─ ─ ─┴──────────────────────────┘
+    28 B5 2F FD  28 B5 2F FD …             5E 2A 4D 18, length (4 bytes, little endian), JSON
+     erased block: 50 2A 4D 18, length, …
 
 A block is one independent zstd frame of NDJSON: all events of one (tenant, session_id, part, window_id) in the object's range
 of source offsets, in log order, one a line, every line self-describing:
@@ -37,11 +39,16 @@ LEVEL = 3
 TRAILER_MAGIC = 0x184D2A5E
 ERASED_MAGIC = 0x184D2A50
 _FRAME_MAGIC = b"\x28\xb5\x2f\xfd"
+_ERASED_MAGIC = struct.pack("<I", ERASED_MAGIC)
 _SKIPPABLE = struct.Struct("<II")
 BLOCK_BYTES_MAX = 1 << 30
 MANIFEST_SUFFIX = ".manifest.json"
 OBJECT_SUFFIX = ".jsonl.zst"
 
+SOURCE_AT_MAX_MS = 253_402_300_799_999
+"""The end of the year 9999, the last with four digits."""
+
+_encoder = msgspec.json.Encoder()
 EMPTY_FRAME = zstandard.ZstdCompressor().compress(b"")
 
 
@@ -76,7 +83,7 @@ class PackedObject:
 
 def object_key(place: Place, retention: str, first: int, source_at_ms: int) -> str:
     """The key: date and hour come from the LogAppendTime of the object's first record, the name from its offset."""
-    at = time.gmtime(source_at_ms // 1000)
+    at = time.gmtime(min(max(source_at_ms, 0), SOURCE_AT_MAX_MS) // 1000)
     day, hour = time.strftime("%Y-%m-%d", at), time.strftime("%H", at)
     name = f"{place.topic}-{place.epoch}-{place.partition}-{first}{OBJECT_SUFFIX}"
     return f"replays/v1/retention={retention}/date={day}/hour={hour}/{name}"
@@ -87,11 +94,18 @@ def manifest_key(key: str) -> str:
 
 
 def events_by_part(batch: CleanBatch) -> Iterator[tuple[int, str, SessionEvent]]:
-    """(index, part, event) of every event of a clean batch, in order. Raises PoisonError where the payload is broken."""
+    """(index, part, event) of every event of a clean batch, in order.
+
+    Raises PoisonError, naming the source offset, where the payload is broken or has not as many events as it should.
+    """
+    where = f"source partition {batch.source_partition} offset {batch.source_offset}"
     try:
         events = decode_payload(batch.payload)
-    except msgspec.DecodeError as error:
-        raise PoisonError("bad_payload", f"the clean payload is not NDJSON events ({type(error).__name__})") from None
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        kind = type(error).__name__
+        raise PoisonError("bad_payload", f"{where}: the clean payload is not NDJSON events ({kind})") from None
+    if len(events) != batch.event_count:
+        raise PoisonError("bad_payload", f"{where}: {len(events)} events in the payload, {batch.event_count} promised")
     part, starts = batch.part, iter((*batch.next_parts, None))
     upcoming = next(starts)
     for index, event in enumerate(events):
@@ -132,9 +146,8 @@ def pack(place: Place, retention: str, last: int, batches: Iterable[CleanBatch])
     assert first is not None, "an object holds at least one batch"
     frames, blocks, position = [EMPTY_FRAME], [], len(EMPTY_FRAME)
     compressor = zstandard.ZstdCompressor(level=LEVEL, write_content_size=True)
-    encoder = msgspec.json.Encoder()
     for n, ((tenant, session_id, part, window_id), block) in enumerate(gathered.items()):
-        frame = compressor.compress(encoder.encode_lines(block.lines))
+        frame = compressor.compress(_encode_lines(block.lines))
         times = [line.timestamp for line in block.lines]
         frames.append(frame)
         blocks.append(
@@ -169,6 +182,18 @@ def pack(place: Place, retention: str, last: int, batches: Iterable[CleanBatch])
     return PackedObject(b"".join([*frames, _skippable(TRAILER_MAGIC, encode_manifest(manifest))]), manifest)
 
 
+def _encode_lines(lines: list[Line]) -> bytes:
+    """One line an event whatever comes: JSON allows line breaks between tokens, a line of NDJSON does not."""
+    text = _encoder.encode_lines(lines)
+    if text.count(b"\n") == len(lines):
+        return text
+    compact = (
+        msgspec.structs.replace(line, data=msgspec.Raw(msgspec.json.format(bytes(line.data), indent=-1)))
+        for line in lines
+    )
+    return _encoder.encode_lines(list(compact))
+
+
 def encode_manifest(manifest: Manifest) -> bytes:
     return msgspec.json.encode(manifest)
 
@@ -182,9 +207,13 @@ def decode_manifest(text: bytes) -> Manifest:
 
 
 def read_manifest(body: bytes) -> Manifest:
-    """The manifest that an object carries, without the blocks that were erased. Raises PoisonError."""
+    """The manifest that an object carries, without the blocks that were erased. Raises PoisonError where the object was
+    cut short, is not ours, or has neither a block nor an erased one where its trailer says so."""
     manifest = decode_manifest(_trailer(body))
-    alive = tuple(block for block in manifest.blocks if body[block.byte_start : block.byte_start + 4] == _FRAME_MAGIC)
+    begins = {block.n: body[block.byte_start : block.byte_start + 4] for block in manifest.blocks}
+    if not set(begins.values()) <= {_FRAME_MAGIC, _ERASED_MAGIC}:
+        raise PoisonError("bad_object", "the object's trailer names a block where none begins")
+    alive = tuple(block for block in manifest.blocks if begins[block.n] == _FRAME_MAGIC)
     return msgspec.structs.replace(manifest, blocks=alive)
 
 

@@ -10,14 +10,18 @@ import fcntl
 import hashlib
 import os
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 
 from pipeline.errors import RetryableError
 from pipeline.storage.blobs import MissingBlobError
 
 _TEMPORARY = ".writing-"
+LEFT_OVER_AFTER_S = 3600
+SWEPT_AT_ONCE = 1_000
 
 
 class DirectoryStore:
@@ -25,18 +29,21 @@ class DirectoryStore:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._swept: Path | None = None
 
     def put_if_absent(self, key: str, body: bytes) -> bool:
         path = self._path(key)
-        if path.exists():
-            return False
-        with self._written(path, body) as written:
-            try:
+        won = False
+        if not os.path.exists(path):
+            with self._written(path, body) as written, suppress(FileExistsError):
                 os.link(written, path)
-            except FileExistsError:
-                return False
+                won = True
+        try:
+            # The loser syncs too: the winner may have died before, and who is told "it is there" builds on it.
             _sync_folder(path.parent)
-        return True
+        except OSError as error:
+            raise _retryable("write", error) from error
+        return won
 
     def replace_if_match(self, key: str, body: bytes, etag: str) -> bool:
         path = self._path(key)
@@ -54,7 +61,7 @@ class DirectoryStore:
     def get(self, key: str) -> tuple[bytes, str]:
         try:
             body = self._path(key).read_bytes()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             raise MissingBlobError(key) from None
         except OSError as error:
             raise _retryable("read", error) from error
@@ -64,27 +71,35 @@ class DirectoryStore:
         try:
             with self._path(key).open("rb") as file:
                 file.seek(start)
-                return file.read(length)
-        except FileNotFoundError:
+                return file.read(max(length, 0))
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             raise MissingBlobError(key) from None
         except OSError as error:
             raise _retryable("read", error) from error
 
     def keys(self, prefix: str) -> Iterator[str]:
         found = []
-        for folder, _, names in os.walk(self._root):
-            for name in names:
-                key = (Path(folder) / name).relative_to(self._root).as_posix()
-                if key.startswith(prefix) and not name.startswith("."):
-                    found.append(key)
+        top = self._root / prefix.rpartition("/")[0]
+        try:
+            for folder, _, names in os.walk(top, onerror=_raise):
+                for name in names:
+                    key = (Path(folder) / name).relative_to(self._root).as_posix()
+                    if key.startswith(prefix) and not name.startswith("."):
+                        found.append(key)
+        except (FileNotFoundError, NotADirectoryError):
+            pass  # a folder that is not there has no keys
+        except OSError as error:
+            raise _retryable("list", error) from error
         return iter(sorted(found))
 
     def delete(self, key: str) -> None:
         path = self._path(key)
         try:
-            path.unlink(missing_ok=True)
-            if path.parent.is_dir():
+            with _locked(path.parent):
+                path.unlink(missing_ok=True)
                 _sync_folder(path.parent)
+        except (FileNotFoundError, NotADirectoryError):
+            return
         except OSError as error:
             raise _retryable("delete", error) from error
 
@@ -94,12 +109,26 @@ class DirectoryStore:
             raise ValueError("a key is a path of plain names")
         return self._root.joinpath(*parts)
 
+    def _sweep(self, folder: Path) -> None:
+        """Removes what killed writers left in the folder; looked at once as long as writes go to the same folder."""
+        if folder == self._swept:
+            return
+        self._swept = folder
+        too_old = time.time() - LEFT_OVER_AFTER_S
+        for path in islice(folder.glob(f"{_TEMPORARY}*"), SWEPT_AT_ONCE):
+            try:
+                if path.stat().st_mtime < too_old:
+                    path.unlink()
+            except FileNotFoundError:
+                continue  # another writer's sweep, or its own end
+
     @contextmanager
     def _written(self, path: Path, body: bytes) -> Iterator[Path]:
         """`body` on disk under a temporary name in the same folder; gone afterwards unless it was renamed."""
         written: Path | None = None
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(path.parent)
+            self._sweep(path.parent)
             handle, name = tempfile.mkstemp(dir=path.parent, prefix=_TEMPORARY)
             written = Path(name)
             with os.fdopen(handle, "wb") as out:
@@ -112,6 +141,19 @@ class DirectoryStore:
         finally:
             if written is not None:
                 written.unlink(missing_ok=True)
+
+
+def _make_folder(folder: Path) -> None:
+    """Makes a folder and those above it so that a power cut does not take them away again."""
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    _sync_folder(folder.parent)
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 @contextmanager

@@ -87,18 +87,18 @@ def apply(client: AdminClient, topics: Catalogue) -> list[Applied]:
         existing = client.list_topics(timeout=ADMIN_TIMEOUT_S).topics
     except KafkaException as error:
         raise RetryableError(f"the broker does not answer: {error.args[0].name()}") from error
-    done = []
-    for topic in topics:
+    for topic in topics:  # before anything is changed
         found = existing.get(topic.name)
-        if found is None or found.error is not None:
-            done.append(Applied(topic.name, _create(client, topic)))
-            continue
-        if len(found.partitions) != topic.partitions:
+        if found is not None and found.error is None and len(found.partitions) != topic.partitions:
             raise ConfigurationError(
                 f"topic {topic.name} has {len(found.partitions)} partitions, the catalogue says {topic.partitions}: "
                 "set REPLAY_TOPIC_PARTITIONS to what it was born with; the count never changes within a topic's life"
             )
-        done.append(Applied(topic.name, _alter(client, topic)))
+    done = []
+    for topic in topics:
+        found = existing.get(topic.name)
+        missing = found is None or found.error is not None
+        done.append(Applied(topic.name, _create(client, topic) if missing else _alter(client, topic)))
     return done
 
 

@@ -231,9 +231,13 @@ class _Run:
             passed = [event for event in received if event.type not in gates or gates[event.type](event.timestamp)]  # type: ignore[index]
             redacted = self._redacted.total()
             cleaned = [redact(event, self._redacted) if event.type in REDACTED_TYPES else event for event in passed]
-            run.part.add(cleaned, throttled=len(received) - len(passed), redacted=self._redacted.total() - redacted)
-            if run.part.close_reason is not None:
-                self._late += len(cleaned)
+            run.part.add(
+                cleaned,
+                late=run.late,
+                throttled=len(received) - len(passed),
+                redacted=self._redacted.total() - redacted,
+            )
+            self._late += run.late * len(cleaned)
             if cleaned and (not starts or starts[-1].part != run.part.name):
                 starts.append(PartStart(index=len(kept), part=run.part.name))
             kept += cleaned

@@ -77,14 +77,13 @@ class OpenPart:
         self.started_at = min(self.started_at, at_ms)
         return 0
 
-    def add(self, events: list[SessionEvent], *, throttled: int, redacted: int) -> None:
+    def add(self, events: list[SessionEvent], *, late: bool, throttled: int, redacted: int) -> None:
         """Counts what is kept of a run, and what was done to it."""
         counts = self.counts
         counts["throttled"] += throttled
         counts["redacted"] += redacted
         counts["events"] += len(events)
-        if self.close_reason is not None:
-            counts["late"] += len(events)
+        counts["late"] += late * len(events)
         kinds = Counter([event.type for event in events])
         for kind, name in _COUNTED.items():
             if kind in kinds:
@@ -156,11 +155,13 @@ def _is_pixel(value: object) -> bool:
 
 @dataclass(frozen=True)
 class Run:
-    """Neighbouring events of a batch that belong to one part: events[first:end]."""
+    """Neighbouring events of a batch that belong to one part: events[first:end]. They are late where the part was
+    closed before them; that a later one of the same batch closes it does not count."""
 
     part: OpenPart
     first: int
     end: int
+    late: bool
 
 
 class PartBook:
@@ -183,8 +184,8 @@ class PartBook:
         end = 0
         while end < len(events):
             first, part = end, self._part_of(events[end].timestamp)
-            at_ms = events[first].timestamp
-            active_ms = part.moment(at_ms)
+            late = part.close_reason is not None
+            active_ms = part.moment(events[first].timestamp)
             ended_at, last_at = part.ended_at, part.started_at + length_ms
             if part is not self.parts[-1]:
                 last_at = -1  # an earlier part: whether the next event is its own must be asked again
@@ -201,7 +202,7 @@ class PartBook:
                 end += 1
             part.ended_at = ended_at
             part.counts["active_ms"] += active_ms
-            found.append(Run(part, first, end))
+            found.append(Run(part, first, end, late))
         return found
 
     def _part_of(self, at_ms: int) -> OpenPart:

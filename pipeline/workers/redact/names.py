@@ -16,13 +16,17 @@ NAME_CHARS_MAX = 256
 """Only so much of a name is looked at: its end, where an element path has the field itself."""
 
 
-@functools.lru_cache(4096)
 def is_sensitive(name: str) -> bool:
     """Whether a key, a field's name or an element path's last step says that its value is a secret.
 
     A short word counts only where it stands alone: `pin` in `#pin`, not in `shipping`.
     """
-    return _SENSITIVE.search(name[-NAME_CHARS_MAX:]) is not None
+    return _tells_a_secret(name[-NAME_CHARS_MAX:])
+
+
+@functools.lru_cache(4096)
+def _tells_a_secret(name: str) -> bool:
+    return _SENSITIVE.search(name) is not None
 
 
 def is_sensitive_target(target: object) -> bool:

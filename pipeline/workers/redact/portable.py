@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from typing import Any
 
@@ -58,8 +59,16 @@ def _input(event: SessionEvent, counts: Counter[str]) -> SessionEvent:
 
 
 def _as_read(event: SessionEvent) -> SessionEvent:
-    """The event itself; without the earlier ones where a name stands twice in its data, since readers take the last."""
-    if bytes(event.data).count(b'"value"') <= 1 and b"\\u" not in bytes(event.data):
+    """The event itself; but where a name stands twice in an object, only the last one, which is what readers take and
+    what was looked at: an earlier one could be the secret."""
+    twice = False
+
+    def look(members: list[tuple[str, Any]]) -> None:
+        nonlocal twice
+        twice = twice or len({name for name, _ in members}) < len(members)
+
+    json.loads(bytes(event.data), object_pairs_hook=look, parse_int=str, parse_float=str)
+    if not twice:
         return event
     return SessionEvent(event.type, event.timestamp, msgspec.Raw(_encode(_decode(event.data))))
 
@@ -70,7 +79,7 @@ def _submit(event: SessionEvent, counts: Counter[str]) -> SessionEvent:
     before = counts.total()
     cleaned = _form(form, counts)
     if counts.total() == before:
-        return event
+        return _as_read(event)
     return SessionEvent(event.type, event.timestamp, msgspec.Raw(_encode({**data, "formData": cleaned})))
 
 
