@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from pipeline.model.retention import days
 from pipeline.settings import Settings
+from pipeline.workers.redact.rules import BUILT_IN, Redaction
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Rules:
     retention: str = "30d"
     clean_bytes_max: int = 16 << 20
     """The largest record that replay.clean takes; what redaction lengthened beyond is a dead letter."""
+    redaction: Redaction = BUILT_IN
 
 
 def rules(settings: Settings) -> Rules:

@@ -1,0 +1,83 @@
+"""What redaction goes by, compiled and frozen: which kind is treated how, which names are sensitive, the gates."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import re2
+
+from pipeline.workers.redact.detectors import DETECTORS, KINDS, REDACTED, Detector
+from pipeline.workers.redact.names import is_sensitive
+
+Method = Literal["replace", "mask", "hash", "remove", "keep"]
+METHODS: tuple[Method, ...] = ("replace", "mask", "hash", "remove", "keep")
+HASH_CHARS = 16
+
+PERCENT_GATE = "%[0-9A-Fa-f]{2}"
+ESCAPE_GATE = r"\\[u/]"
+BASE64_GATE = (
+    "(?:[I-Za-f][CDEFGHSTUVWXijklmnyz0123][ABEFIJMNQRUVYZcdghklopstwx014589_/-][A-Za-z0-9+/_-]){3}"
+    "[I-Za-f][CDEFGHSTUVWXijklmnyz0123][ABEFIJMNQRUVYZcdghklopstwx014589_/-]"
+)
+"""Eleven printable ASCII characters in base64: in each group of four the first three are of few values only
+(byte 1 is 0x20 to 0x7f: first sextet 8 to 31; bits 4 to 7 of byte 2: 2 to 7; bit 7 of byte 3: 0)."""
+
+FIELD_GATE = r'"tagName"\s*:\s*"(?i:input|textarea|select)"'
+"""A form field in an rrweb node: its id matters to what is typed later."""
+
+
+def gate(*sources: str) -> Any:
+    """One RE2 automaton over bytes as Latin-1; `Match(bytes)` is a list, empty where nothing hits."""
+    options = re2.Options()
+    options.encoding = re2.Options.Encoding.LATIN1
+    options.log_errors = False
+    options.max_mem = 64 << 20
+    made = re2.Set.SearchSet(options)
+    made.Add("|".join(f"(?:{each})" for each in sources).encode("latin-1"))
+    made.Compile()
+    return made
+
+
+_SOURCES = (*(each.gate for each in DETECTORS), PERCENT_GATE, BASE64_GATE, ESCAPE_GATE)
+_ANY_GATE = gate(*_SOURCES)
+_FIELD_GATE = gate(*_SOURCES, FIELD_GATE)
+KIND_KEYS = ("key", "password", "field", "typed")
+"""Kinds beside the detectors': a sensitive key, a password input, a field known by its name, another typed value."""
+
+
+@dataclass(frozen=True)
+class Redaction:
+    """The rules of one tenant. `methods` has those that differ from `replace` (`mask` for field and typed values of rrweb
+    inputs, whose length a replay shows)."""
+
+    methods: dict[str, Method] = field(default_factory=dict)
+    detectors: tuple[Detector, ...] = DETECTORS
+    hash_key: bytes = b""
+    gate: Any = _ANY_GATE
+    field_gate: Any = _FIELD_GATE
+
+    def method(self, kind: str) -> Method:
+        return self.methods.get(kind, "replace")
+
+    def is_sensitive(self, name: str) -> bool:
+        return is_sensitive(name)
+
+    def apply(self, kind: str, value: str, counts: Counter[str], method: Method | None = None) -> str:
+        """What leaves in place of a secret; counted."""
+        method = method or self.method(kind)
+        if method == "keep":
+            return value
+        counts[f"{kind}.{method}"] += 1
+        if method == "mask":
+            return "*" * len(value)
+        if method == "hash":
+            return "hmac:" + hmac.new(self.hash_key, value.encode(), hashlib.sha256).hexdigest()[:HASH_CHARS]
+        return "" if method == "remove" else REDACTED
+
+
+BUILT_IN = Redaction()
+ALL_KINDS = (*KINDS, *KIND_KEYS)
