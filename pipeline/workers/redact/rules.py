@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import re2
+import re2  # type: ignore[import-untyped]
 
 from pipeline.workers.redact.detectors import DETECTORS, KINDS, REDACTED, Detector
 from pipeline.workers.redact.names import is_sensitive

@@ -48,10 +48,10 @@ class Walk:
 
     def _object(self, value: dict[str, Any], depth: int) -> dict[str, Any]:
         tag, attributes = value.get("tagName"), value.get("attributes")
-        is_node = isinstance(tag, str) and isinstance(attributes, dict)
-        hidden = is_node and self._is_sensitive_field(tag.lower(), attributes, value.get("id"))
+        tag = tag.lower() if isinstance(tag, str) else ""
+        hidden = isinstance(attributes, dict) and self._is_sensitive_field(tag, attributes, value.get("id"))
         known = self._book is not None and value.get("id") in self._book.nodes
-        style = value.get("isStyle") is True or (is_node and tag.lower() == "style")
+        style = value.get("isStyle") is True or (tag == "style" and isinstance(attributes, dict))
         out: dict[str, Any] = {}
         for key, inner in value.items():
             name = redact_text(key, self._rules, self._counts, self._text_depth)
@@ -59,7 +59,7 @@ class Walk:
                 out[name] = self._attributes(inner, depth + 1, hidden=hidden or known)
             elif key == "textContent" and style:
                 out[name] = inner
-            elif key == "childNodes" and isinstance(inner, list) and (hidden or (is_node and style)):
+            elif key == "childNodes" and isinstance(inner, list) and (hidden or style):
                 out[name] = [self._child(each, depth + 1, hidden=hidden) for each in inner]
             elif known and key in ("value", "textContent") and isinstance(inner, str):
                 out[name] = self._mask(inner)
