@@ -14,6 +14,7 @@ from pipeline.errors import ReplayError
 from pipeline.keys import DEFAULT_TENANT, KeyFile, Role
 from pipeline.observe import logs
 from pipeline.settings import Settings
+from pipeline.workers.redact.terminal import redact, rules_group
 
 pass_settings = click.make_pass_decorator(Settings)
 
@@ -211,6 +212,10 @@ def demo(settings: Settings) -> None:
 
     if not run_demo(settings):
         sys.exit(1)
+
+
+main.add_command(redact)
+main.add_command(rules_group)
 
 
 if __name__ == "__main__":

@@ -64,6 +64,7 @@ class Settings:
     session_gap_ms: int = _setting(1_800_000, "inactivity above this starts the session's next part", unit="ms")
     session_length_ms: int = _setting(86_400_000, "a part is at most this long", unit="ms")
     session_grace_ms: int = _setting(86_400_000, "how long a quiet session's state is held", unit="ms")
+    redact_rules: Path | None = _setting(None, "YAML file of redaction rules; empty: the built-in ones")
     retention_class: str = _setting("30d", "retention class of what is recorded: <days>d or <years>y")
 
     # Warehouse
@@ -124,7 +125,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
             values[field.name] = _parse(str(field.type), text)
         except ValueError:
             raise ConfigurationError(f"{name} must be {_article(str(field.type))}") from None
-    for name in ("home", "cache", "keys_file"):
+    for name in ("home", "cache", "keys_file", "redact_rules"):
         if values.get(name) is not None:
             values[name] = values[name].expanduser()
     values.setdefault("cache", Settings.cache.expanduser())

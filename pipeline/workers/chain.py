@@ -156,7 +156,7 @@ def _clean_envelope(batch: RecorderBatch, rules: Rules, redacted: Counter[str]) 
     page = batch.metadata
 
     def clean(text: str) -> str:
-        return redact_text(text, rules.redaction, redacted)[:TEXT_CHARS_MAX]
+        return redact_text(text, rules.redaction.of(batch.tenant), redacted)[:TEXT_CHARS_MAX]
 
     return msgspec.structs.replace(
         batch,
@@ -206,7 +206,7 @@ class _Run:
         self._moves = Gate(rules.mousemove_gap_ms, window.mousemove if window else ())
         self._scrolls = Gate(rules.scroll_gap_ms, window.scroll if window else ())
         self._redacted = redacted
-        self._redactor = Redactor(rules.redaction, window.typed if window else Typed(), redacted)
+        self._redactor = Redactor(rules.redaction.of(batch.tenant), window.typed if window else Typed(), redacted)
         self._late = 0
 
     def outcome(self) -> Outcome:

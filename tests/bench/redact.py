@@ -10,6 +10,7 @@ from pipeline.model.batches import Metadata, RecorderBatch
 from pipeline.model.events import SessionEvent, encode_payload
 from pipeline.workers.chain import Where, step
 from pipeline.workers.redact.events import Redactor
+from pipeline.workers.redact.rules import BUILT_IN
 from pipeline.workers.redact.typed import Typed
 from pipeline.workers.rules import Rules
 
@@ -50,7 +51,7 @@ def _redact_seconds(recordings: list[list[SessionEvent]], gated: bool) -> float:
     for events in recordings:
         typed = Typed()
         for at in range(0, len(events), 25):
-            redactor = Redactor(Rules().redaction, typed, Counter(), gated=gated)
+            redactor = Redactor(BUILT_IN, typed, Counter(), gated=gated)
             redactor.clean(events[at : at + 25])
             typed = redactor.typed
     return time.perf_counter() - begun

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -42,9 +43,9 @@ def gate(*sources: str) -> Any:
     return made
 
 
-_SOURCES = (*(each.gate for each in DETECTORS), PERCENT_GATE, BASE64_GATE, ESCAPE_GATE)
-_ANY_GATE = gate(*_SOURCES)
-_FIELD_GATE = gate(*_SOURCES, FIELD_GATE)
+SOURCES = (*(each.gate for each in DETECTORS), PERCENT_GATE, BASE64_GATE, ESCAPE_GATE)
+_ANY_GATE = gate(*SOURCES)
+_FIELD_GATE = gate(*SOURCES, FIELD_GATE)
 KIND_KEYS = ("key", "password", "field", "typed")
 """Kinds beside the detectors': a sensitive key, a password input, a field known by its name, another typed value."""
 
@@ -56,6 +57,10 @@ class Redaction:
 
     methods: dict[str, Method] = field(default_factory=dict)
     detectors: tuple[Detector, ...] = DETECTORS
+    sensitive: frozenset[str] = frozenset()
+    allowed: frozenset[str] = frozenset()
+    allow: tuple[tuple[str, re.Pattern[str]], ...] = ()
+    """(kind or empty for any, what a whole value may be to stay)."""
     hash_key: bytes = b""
     gate: Any = _ANY_GATE
     field_gate: Any = _FIELD_GATE
@@ -64,12 +69,13 @@ class Redaction:
         return self.methods.get(kind, "replace")
 
     def is_sensitive(self, name: str) -> bool:
-        return is_sensitive(name)
+        lower = name.lower()
+        return lower not in self.allowed and (lower in self.sensitive or is_sensitive(name))
 
     def apply(self, kind: str, value: str, counts: Counter[str], method: Method | None = None) -> str:
         """What leaves in place of a secret; counted."""
         method = method or self.method(kind)
-        if method == "keep":
+        if method == "keep" or any(only in ("", kind) and may.fullmatch(value) for only, may in self.allow):
             return value
         counts[f"{kind}.{method}"] += 1
         if method == "mask":
@@ -80,4 +86,17 @@ class Redaction:
 
 
 BUILT_IN = Redaction()
+
+
+@dataclass(frozen=True)
+class RuleBook:
+    """The rules for all, and those of tenants that have their own."""
+
+    common: Redaction = BUILT_IN
+    tenants: dict[str, Redaction] = field(default_factory=dict)
+
+    def of(self, tenant: str) -> Redaction:
+        return self.tenants.get(tenant, self.common)
+
+
 ALL_KINDS = (*KINDS, *KIND_KEYS)

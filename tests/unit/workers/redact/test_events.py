@@ -16,9 +16,9 @@ from pipeline.workers.redact.rules import BUILT_IN
 from pipeline.workers.redact.typed import FIELDS_MAX, NODES_MAX, Typed
 
 
-def cleaned(*events: tuple[str | int, Any], typed: Typed = Typed()) -> tuple[list[Any], Redactor, Counter[str]]:
+def cleaned(*events: tuple[str | int, Any], typed: Typed | None = None) -> tuple[list[Any], Redactor, Counter[str]]:
     counts: Counter[str] = Counter()
-    redactor = Redactor(BUILT_IN, typed, counts)
+    redactor = Redactor(BUILT_IN, typed or Typed(), counts)
     raw = [
         SessionEvent(kind, at, msgspec.Raw(data if isinstance(data, bytes) else json.dumps(data).encode()))
         for at, (kind, data) in enumerate(events)
