@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import unquote
 
-from pipeline.workers.redact.names import AFTER_WORD, ANYWHERE, ANYWHERE_WIDER, WHOLE_WORD, is_sensitive
+from pipeline.workers.redact.names import AFTER_WORD, ANYWHERE, ANYWHERE_WIDER, WHOLE_NAME, WHOLE_WORD, is_sensitive
 
 REDACTED = "[REDACTED]"
 _A = re.ASCII
@@ -203,7 +203,7 @@ DETECTORS: tuple[Detector, ...] = (
     Detector(
         "query",
         re.compile(r"(?<=[?&;#])([A-Za-z0-9_.%\[\]$-]{1,80})=([^&#;\s\"'<>\\]+)", _A),
-        rf"{_QUERY_GATE}|[?&;#][^=&\s]*(?i:{WHOLE_WORD})[^=&\s]*=",
+        rf"{_QUERY_GATE}|[?&;#][^=&\s]*(?i:{WHOLE_WORD}|{WHOLE_NAME})[^=&\s]*=",
         _query,
         2,
     ),
@@ -214,7 +214,7 @@ DETECTORS: tuple[Detector, ...] = (
             rf"(?:\\*[\"'])?\s{{0,8}}[:=]\s{{0,8}}{_VALUE}",
             _AI | re.DOTALL,
         ),
-        rf"(?i:{ANYWHERE_WIDER})|(?i:{WHOLE_WORD}){AFTER_WORD}\\*[\"']?{_SPACE}*[:=]",
+        rf"(?i:{ANYWHERE_WIDER})|(?i:{WHOLE_WORD}|{WHOLE_NAME}){AFTER_WORD}\\*[\"']?{_SPACE}*[:=]",
         _member,
         -1,
     ),

@@ -18,13 +18,17 @@ ANYWHERE_WIDER = (
 )
 """The same without looking ahead, for the gate."""
 
-WHOLE_WORD = r"auth|card|cc|csc|ssn|iban|otp|pin|pan|jwt|cookie|set-cookie|bearer|cnp|tan"
+WHOLE_WORD = r"auth|card|cc|csc|ssn|iban|otp|pin|pan|jwt|bearer|cnp|tan"
 """Short words, which count only where they stand alone: `pin` in `#pin`, not in `shipping`."""
+
+WHOLE_NAME = r"cookie|set-cookie"
 
 AFTER_WORD = r'(?:[^A-Za-z0-9"\\,{}:][^"\\,{}:]*)?'
 """What may follow a short word in a name: nothing that could end the name in JSON, so that a gate over JSON can see it."""
 
-_SENSITIVE = re.compile(rf"(?:{ANYWHERE})|(?<![a-z0-9])(?:{WHOLE_WORD}){AFTER_WORD}$", re.I | re.ASCII)
+_SENSITIVE = re.compile(
+    rf"(?:{ANYWHERE})|(?<![a-z0-9])(?:{WHOLE_WORD}){AFTER_WORD}$|^(?:{WHOLE_NAME})$", re.I | re.ASCII
+)
 _PERSONAL = re.compile(
     r"e-?mail|phone|mobile|\btel\b|expir|cc-|birth|passport|account[_-]?n|one-time-code", re.I | re.ASCII
 )

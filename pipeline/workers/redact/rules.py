@@ -17,6 +17,8 @@ from pipeline.workers.redact.names import is_sensitive
 Method = Literal["replace", "mask", "hash", "remove", "keep"]
 METHODS: tuple[Method, ...] = ("replace", "mask", "hash", "remove", "keep")
 HASH_CHARS = 16
+PLAIN_KEYS_MAX = 4_096
+PLAIN_KEY_CHARS_MAX = 64
 
 PERCENT_GATE = "%[0-9A-Fa-f]{2}"
 ESCAPE_GATE = r"\\[u/]"
@@ -62,8 +64,22 @@ class Redaction:
     allow: tuple[tuple[str, re.Pattern[str]], ...] = ()
     """(kind or empty for any, what a whole value may be to stay)."""
     hash_key: bytes = b""
+    plain_keys: set[str] = field(default_factory=set, compare=False)
+    """Keys met that are neither sensitive nor hold anything to redact; a cache, bounded."""
     gate: Any = _ANY_GATE
     field_gate: Any = _FIELD_GATE
+
+    def is_plain_key(self, key: str) -> bool:
+        """Whether a key may leave as it is and says nothing of its value."""
+        if key in self.plain_keys:
+            return True
+        if self.gate.Match(key.encode("utf-8", "surrogatepass")) or key[:1] in '{["' or self.is_sensitive(key):
+            return False
+        if len(self.plain_keys) >= PLAIN_KEYS_MAX:
+            self.plain_keys.clear()
+        if len(key) <= PLAIN_KEY_CHARS_MAX:
+            self.plain_keys.add(key)
+        return True
 
     def method(self, kind: str) -> Method:
         return self.methods.get(kind, "replace")

@@ -53,8 +53,10 @@ class Walk:
         known = self._book is not None and value.get("id") in self._book.nodes
         style = value.get("isStyle") is True or (tag == "style" and isinstance(attributes, dict))
         out: dict[str, Any] = {}
+        is_plain = self._rules.is_plain_key
         for key, inner in value.items():
-            name = redact_text(key, self._rules, self._counts, self._text_depth)
+            plain = is_plain(key)
+            name = key if plain else redact_text(key, self._rules, self._counts, self._text_depth)
             if key == "attributes" and isinstance(inner, dict):
                 out[name] = self._attributes(inner, depth + 1, hidden=hidden or known)
             elif key == "textContent" and style:
@@ -63,7 +65,7 @@ class Walk:
                 out[name] = [self._child(each, depth + 1, hidden=hidden) for each in inner]
             elif known and key in ("value", "textContent") and isinstance(inner, str):
                 out[name] = self._mask(inner)
-            elif self._rules.is_sensitive(key):
+            elif not plain and self._rules.is_sensitive(key):
                 out[name] = self._wipe(inner, depth)
             else:
                 out[name] = self.value(inner, depth)
@@ -71,13 +73,15 @@ class Walk:
 
     def _attributes(self, value: dict[str, Any], depth: int, *, hidden: bool) -> dict[str, Any]:
         out: dict[str, Any] = {}
+        is_plain = self._rules.is_plain_key
         for key, inner in value.items():
-            name = redact_text(key, self._rules, self._counts, self._text_depth)
+            plain = is_plain(key)
+            name = key if plain else redact_text(key, self._rules, self._counts, self._text_depth)
             if key in STYLE_ATTRIBUTES:
                 out[name] = inner
             elif hidden and key == "value" and isinstance(inner, str):
                 out[name] = self._mask(inner)
-            elif self._rules.is_sensitive(key):
+            elif not plain and self._rules.is_sensitive(key):
                 out[name] = self._wipe(inner, depth)
             else:
                 out[name] = self.value(inner, depth)
@@ -90,7 +94,8 @@ class Walk:
         rest = self._object({key: each for key, each in child.items() if key != "textContent"}, depth)
         if hidden and self._book is not None and isinstance(child.get("id"), int):
             self._book.know_node(child["id"])
-        return {**rest, "textContent": self._mask(child["textContent"]) if hidden else child["textContent"]}
+        text = self._mask(child["textContent"]) if hidden else child["textContent"]
+        return {"textContent": text, **rest} if next(iter(child)) == "textContent" else {**rest, "textContent": text}
 
     def _is_sensitive_field(self, tag: str, attributes: dict[str, Any], node: Any) -> bool:
         if tag not in FIELD_TAGS:
