@@ -99,7 +99,8 @@ class Redactor:
         event = out[index]
         try:
             seen = _peek(event.data)
-        except msgspec.ValidationError:  # no object; or a number beyond every float, which the walk refuses
+        except msgspec.ValidationError:  # no object; or a number beyond every float, which may not hide typed text
+            _decode(event.data)
             small.append(index)
             return
         if seen.source == _INPUT:

@@ -139,6 +139,11 @@ def test_event_that_must_be_read_and_cannot_be_is_refused(data: bytes) -> None:
     assert "hunter2" not in str(refused.value)
 
 
+def test_typed_text_hides_behind_no_number_that_cannot_be_read() -> None:
+    with pytest.raises(msgspec.DecodeError):
+        cleaned((3, b'{"type":1e999,"source":5,"text":"hunter2","id":7}'), typed=Typed((7,)))
+
+
 def test_nesting_beyond_the_bound_is_refused() -> None:
     with pytest.raises(RecursionError):
         cleaned(
