@@ -38,9 +38,9 @@ bench: setup ## the rates of the README, as ratios to named baselines
 chaos: setup ## 150 kills, stops and outages while recordings flow, then an exact account (SEED=… ACTIONS=… choose)
 	$(BIN)/python -m tests.chaos
 
-lock: ## compile the hashed requirement files anew (needs uv)
-	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --extra local -q -o requirements.lock pyproject.toml
+lock: ## compile the hashed requirement files anew (needs uv); both pin the same versions
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --all-extras -q -o requirements-dev.lock pyproject.toml
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --extra local -c requirements-dev.lock -q -o requirements.lock pyproject.toml
 
 clean: ## remove the virtual environment (data under .replay stays)
 	rm -rf $(VENV)

@@ -16,6 +16,7 @@ from pipeline.observe import logs
 from pipeline.query.terminal import sessions_command, show_command
 from pipeline.settings import Settings
 from pipeline.topics.terminal import dead_letters_group
+from pipeline.workers.redact.terminal import redact, rules_group
 
 pass_settings = click.make_pass_decorator(Settings)
 
@@ -218,6 +219,10 @@ def demo(settings: Settings) -> None:
 
     if not run_demo(settings):
         sys.exit(1)
+
+
+main.add_command(redact)
+main.add_command(rules_group)
 
 
 if __name__ == "__main__":

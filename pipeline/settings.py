@@ -72,6 +72,7 @@ class Settings:
     dead_letters_percent_max: int = _setting(
         50, "a greater share of unreadable ones among the last 200 records pauses the worker; 0: no limit", unit="%"
     )
+    redact_rules: Path | None = _setting(None, "YAML file of redaction rules; empty: the built-in ones")
     retention_class: str = _setting("30d", "retention class of what is recorded: <days>d or <years>y")
 
     # Warehouse
@@ -132,7 +133,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
             values[field.name] = _parse(str(field.type), text)
         except ValueError:
             raise ConfigurationError(f"{name} must be {_article(str(field.type))}") from None
-    for name in ("home", "cache", "keys_file"):
+    for name in ("home", "cache", "keys_file", "redact_rules"):
         if values.get(name) is not None:
             values[name] = values[name].expanduser()
     values.setdefault("cache", Settings.cache.expanduser())

@@ -28,7 +28,9 @@ from pipeline.model.batches import (
     is_id,
 )
 from pipeline.model.events import SessionEvent, decode_payload, encode_payload
-from pipeline.workers.redact.portable import REDACTED_TYPES, redact
+from pipeline.workers.redact.events import Redactor
+from pipeline.workers.redact.text import redact_text
+from pipeline.workers.redact.typed import Typed
 from pipeline.workers.rules import Rules
 from pipeline.workers.sessionize import PartBook, is_past_grace, update
 from pipeline.workers.state import (
@@ -80,11 +82,13 @@ def step(state: SessionState | None, batch: RecorderBatch, where: Where, rules: 
         state = None
     _check_envelope(batch)
     hashed = batch_hash(batch.batch_id)
+    redacted: Counter[str] = Counter()
+    batch = _clean_envelope(batch, rules, redacted)
     if state is not None and was_seen(state.batch_ids, hashed):
         return _repeat(state, batch, where, rules)
     events = _events(batch)
     try:
-        outcome = _Run(state, batch, where, rules, events, hashed).outcome()
+        outcome = _Run(state, batch, where, rules, events, hashed, redacted).outcome()
     except (msgspec.DecodeError, RecursionError) as error:
         raise PoisonError("bad_payload", f"an event's data cannot be read ({type(error).__name__})") from None
     if len(outcome.clean.payload) > rules.clean_bytes_max - ENVELOPE_BYTES_MAX:
@@ -146,6 +150,21 @@ def _check_envelope(batch: RecorderBatch) -> None:
             raise PoisonError("bad_envelope", f"{name} is above {limit} characters")
 
 
+def _clean_envelope(batch: RecorderBatch, rules: Rules, redacted: Counter[str]) -> RecorderBatch:
+    """What describes the page and the client leaves in clean records, session updates and state too; ids and the user stay:
+    they are what a session is found by."""
+    page = batch.metadata
+
+    def clean(text: str) -> str:
+        return redact_text(text, rules.redaction.of(batch.tenant), redacted)[:TEXT_CHARS_MAX]
+
+    return msgspec.structs.replace(
+        batch,
+        client_version=None if batch.client_version is None else clean(batch.client_version),
+        metadata=msgspec.structs.replace(page, url=clean(page.url), user_agent=clean(page.user_agent)),
+    )
+
+
 def _events(batch: RecorderBatch) -> list[SessionEvent]:
     """The payload's events sorted by time, stably."""
     try:
@@ -178,6 +197,7 @@ class _Run:
         rules: Rules,
         events: list[SessionEvent],
         hashed: bytes,
+        redacted: Counter[str],
     ) -> None:
         self._state, self._batch, self._where, self._rules = state, batch, where, rules
         self._events, self._hashed = events, hashed
@@ -185,7 +205,8 @@ class _Run:
         window = next((each for each in state.windows if each.window_id == batch.window_id), None) if state else None
         self._moves = Gate(rules.mousemove_gap_ms, window.mousemove if window else ())
         self._scrolls = Gate(rules.scroll_gap_ms, window.scroll if window else ())
-        self._redacted: Counter[str] = Counter()
+        self._redacted = redacted
+        self._redactor = Redactor(rules.redaction.of(batch.tenant), window.typed if window else Typed(), redacted)
         self._late = 0
 
     def outcome(self) -> Outcome:
@@ -230,7 +251,7 @@ class _Run:
             received = self._events[run.first : run.end]
             passed = [event for event in received if event.type not in gates or gates[event.type](event.timestamp)]  # type: ignore[index]
             redacted = self._redacted.total()
-            cleaned = [redact(event, self._redacted) if event.type in REDACTED_TYPES else event for event in passed]
+            cleaned = self._redactor.clean(passed)
             run.part.add(
                 cleaned,
                 late=run.late,
@@ -251,7 +272,7 @@ class _Run:
 
     def _windows(self) -> tuple[Window, ...]:
         """The windows of before with this one last; the one unused longest is forgotten when there are too many."""
-        own = Window(self._batch.window_id, self._moves.stretches, self._scrolls.stretches)
+        own = Window(self._batch.window_id, self._moves.stretches, self._scrolls.stretches, self._redactor.typed)
         others = [each for each in (self._state.windows if self._state else ()) if each.window_id != own.window_id]
         return (*others[-(WINDOWS_MAX - 1) :], own)
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from pipeline.model.retention import days
 from pipeline.settings import Settings
+from pipeline.workers.redact.rulefile import load
+from pipeline.workers.redact.rules import RuleBook
 
 
 @dataclass(frozen=True)
@@ -21,10 +25,11 @@ class Rules:
     retention: str = "30d"
     clean_bytes_max: int = 16 << 20
     """The largest record that replay.clean takes; what redaction lengthened beyond is a dead letter."""
+    redaction: RuleBook = field(default_factory=RuleBook)
 
 
 def rules(settings: Settings) -> Rules:
-    """Raises ConfigurationError where the retention class is none."""
+    """Raises ConfigurationError where the retention class is none or a redaction rule does not compile."""
     days(settings.retention_class)
     return Rules(
         epoch=settings.epoch,
@@ -35,4 +40,28 @@ def rules(settings: Settings) -> Rules:
         session_grace_ms=settings.session_grace_ms,
         retention=settings.retention_class,
         clean_bytes_max=settings.clean_bytes_max,
+        redaction=_redaction(settings),
     )
+
+
+def _redaction(settings: Settings) -> RuleBook:
+    if settings.redact_rules is None:
+        return RuleBook()
+    return load(settings.redact_rules, lambda: hash_key(settings.keys.with_name("redact.key")))
+
+
+def hash_key(path: Path) -> bytes:
+    """The random key that tenants' keys for the method `hash` are derived from; made once, mode 0600. Workers on several
+    machines must be given the same file, else equal values do not join."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    own = path.with_name(f"{path.name}.{os.getpid()}")
+    handle = os.open(own, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "wb") as out:
+        out.write(os.urandom(32))
+    try:
+        os.link(own, path)  # whole or not at all: another worker may make it at the same moment
+    except FileExistsError:
+        pass
+    finally:
+        own.unlink()
+    return path.read_bytes()

@@ -11,6 +11,7 @@ import msgspec
 
 from pipeline.errors import FatalError
 from pipeline.model.batches import CloseReason, Source
+from pipeline.workers.redact.typed import Typed
 from pipeline.workers.throttle import Stretches
 
 PARTS_MAX = 4
@@ -53,11 +54,12 @@ class Part(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Window(msgspec.Struct, frozen=True, array_like=True):
-    """One browser tab's gates."""
+    """One browser tab's gates, and which of its fields are sensitive."""
 
     window_id: str
     mousemove: Stretches = ()
     scroll: Stretches = ()
+    typed: Typed = Typed()
 
 
 class SessionState(msgspec.Struct, frozen=True, array_like=True):

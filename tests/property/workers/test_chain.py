@@ -238,7 +238,7 @@ def test_events_of_any_data_are_stored_with_their_meaning(events: list[bytes]) -
     assert outcome.clean.event_count == len(events)
     for before, after in zip(wanted, found, strict=True):
         assert (after["type"], after["timestamp"]) == (before["type"], before["timestamp"])
-        if before["type"] not in ("input", "submit"):
+        if before["type"] not in ("input", "submit") and "formData" not in str(before["data"]):
             assert after["data"] == before["data"]
 
 

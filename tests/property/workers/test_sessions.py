@@ -22,7 +22,7 @@ DATA: dict[str, list[Any]] = {
     "mousemove": [{}],
     "scroll": [{}],
     "click": [{"x": 1, "y": 1}, None],
-    "input": [{"inputType": "password", "value": "x"}, {"inputType": "text", "value": "x", "target": "input#city"}],
+    "input": [{"inputType": "password", "value": "x"}, {"inputType": "text", "value": "", "target": "input#city"}],
     "navigation": [{"url": "http://shop.example.test/a"}, {}],
     "console": [{"type": "error"}, {"type": "log"}],
     "error": [{}],

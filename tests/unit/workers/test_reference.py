@@ -96,17 +96,16 @@ def test_events_that_are_never_throttled_do_not_depend_on_the_cut(name: str) -> 
     small, large = ([each for each in stored(name, chunk) if each["type"] not in THROTTLED] for chunk in CHUNKS)
     received = [json.loads(each) for each in lines_of(name)]
     assert len(small) == len([each for each in received if each["type"] not in THROTTLED])
-    assert sorted(map(json.dumps, small)) == sorted(map(json.dumps, large))
-    secret = ("input", "submit")
-    assert sorted(json.dumps(each) for each in small if each["type"] not in secret) == sorted(
-        json.dumps(each) for each in received if each["type"] not in (*secret, *THROTTLED)
-    )
+    small, large = (sorted(json.dumps(each) for each in some if each["type"] != "input") for some in (small, large))
+    assert small == large  # but typed values: those still open at a batch's end are masked
+    plain = {json.dumps(each) for each in received if each["type"] not in ("input", "submit", *THROTTLED)}
+    assert {each for each in plain if "@" not in each and "password" not in each} <= set(small)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_parts_do_not_depend_on_the_cut(name: str) -> None:
     small, large = (
-        {part: msgspec.structs.replace(each, revision=0) for part, each in told(name, chunk).items()}
+        {part: msgspec.structs.replace(each, revision=0, redacted=0) for part, each in told(name, chunk).items()}
         for chunk in CHUNKS
     )
     assert list(small) == ["1"]

@@ -20,7 +20,7 @@ def test_name_of_a_secret_is_sensitive(name: str) -> None:
 @pytest.mark.parametrize(
     "name",
     ["", "email", "address", "shipping", "spinner", "className", "cardigan", "discard", "author", "panel", "company",
-     "account", "accept", "quantity", "pinned", "session", "options", "passenger"],
+     "account", "accept", "quantity", "pinned", "session", "options", "passenger", "cookie_expiration", "tokenizer", "secretary"],
 )  # fmt: skip
 def test_short_word_counts_only_where_it_stands_alone(name: str) -> None:
     assert not is_sensitive(name)

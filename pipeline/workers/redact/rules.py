@@ -1,0 +1,118 @@
+"""What redaction goes by, compiled and frozen: which kind is treated how, which names are sensitive, the gates."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import re2  # type: ignore[import-untyped]
+
+from pipeline.workers.redact.detectors import DETECTORS, KINDS, REDACTED, Detector
+from pipeline.workers.redact.names import is_sensitive
+
+Method = Literal["replace", "mask", "hash", "remove", "keep"]
+METHODS: tuple[Method, ...] = ("replace", "mask", "hash", "remove", "keep")
+HASH_CHARS = 16
+PLAIN_KEYS_MAX = 4_096
+PLAIN_KEY_CHARS_MAX = 64
+
+PERCENT_GATE = "%[0-9A-Fa-f]{2}"
+ESCAPE_GATE = r"\\[u/]"
+BASE64_GATE = (
+    "(?:[I-Za-f][CDEFGHSTUVWXijklmnyz0123][ABEFIJMNQRUVYZcdghklopstwx014589_/-][A-Za-z0-9+/_-]){3}"
+    "[I-Za-f][CDEFGHSTUVWXijklmnyz0123][ABEFIJMNQRUVYZcdghklopstwx014589_/-]"
+)
+"""Eleven printable ASCII characters in base64: in each group of four the first three are of few values only
+(byte 1 is 0x20 to 0x7f: first sextet 8 to 31; bits 4 to 7 of byte 2: 2 to 7; bit 7 of byte 3: 0)."""
+
+FIELD_GATE = r'"tagName"\s*:\s*"(?i:input|textarea|select)"'
+"""A form field in an rrweb node: its id matters to what is typed later."""
+
+
+def gate(*sources: str) -> Any:
+    """One RE2 automaton over bytes as Latin-1; `Match(bytes)` is a list, empty where nothing hits."""
+    options = re2.Options()
+    options.encoding = re2.Options.Encoding.LATIN1
+    options.log_errors = False
+    options.max_mem = 64 << 20
+    made = re2.Set.SearchSet(options)
+    made.Add("|".join(f"(?:{each})" for each in sources).encode("latin-1"))
+    made.Compile()
+    return made
+
+
+SOURCES = (*(each.gate for each in DETECTORS), PERCENT_GATE, BASE64_GATE, ESCAPE_GATE)
+_ANY_GATE = gate(*SOURCES)
+_FIELD_GATE = gate(*SOURCES, FIELD_GATE)
+KIND_KEYS = ("key", "password", "field", "typed")
+"""Kinds beside the detectors': a sensitive key, a password input, a field known by its name, another typed value."""
+
+
+@dataclass(frozen=True)
+class Redaction:
+    """The rules of one tenant. `methods` has those that differ from `replace` (`mask` for field and typed values of rrweb
+    inputs, whose length a replay shows)."""
+
+    methods: dict[str, Method] = field(default_factory=dict)
+    detectors: tuple[Detector, ...] = DETECTORS
+    sensitive: frozenset[str] = frozenset()
+    allowed: frozenset[str] = frozenset()
+    allow: tuple[tuple[str, re.Pattern[str]], ...] = ()
+    """(kind or empty for any, what a whole value may be to stay)."""
+    hash_key: bytes = b""
+    plain_keys: set[str] = field(default_factory=set, compare=False)
+    """Keys met that are neither sensitive nor hold anything to redact; a cache, bounded."""
+    gate: Any = _ANY_GATE
+    field_gate: Any = _FIELD_GATE
+
+    def is_plain_key(self, key: str) -> bool:
+        """Whether a key may leave as it is and says nothing of its value."""
+        if key in self.plain_keys:
+            return True
+        if self.gate.Match(key.encode("utf-8", "surrogatepass")) or key[:1] in '{["' or self.is_sensitive(key):
+            return False
+        if len(self.plain_keys) >= PLAIN_KEYS_MAX:
+            self.plain_keys.clear()
+        if len(key) <= PLAIN_KEY_CHARS_MAX:
+            self.plain_keys.add(key)
+        return True
+
+    def method(self, kind: str) -> Method:
+        return self.methods.get(kind, "replace")
+
+    def is_sensitive(self, name: str) -> bool:
+        lower = name.lower()
+        return lower not in self.allowed and (lower in self.sensitive or is_sensitive(name))
+
+    def apply(self, kind: str, value: str, counts: Counter[str], method: Method | None = None) -> str:
+        """What leaves in place of a secret; counted."""
+        method = method or self.method(kind)
+        if method == "keep" or any(only in ("", kind) and may.fullmatch(value) for only, may in self.allow):
+            return value
+        counts[f"{kind}.{method}"] += 1
+        if method == "mask":
+            return "*" * len(value)
+        if method == "hash":
+            return "hmac:" + hmac.new(self.hash_key, value.encode(), hashlib.sha256).hexdigest()[:HASH_CHARS]
+        return "" if method == "remove" else REDACTED
+
+
+BUILT_IN = Redaction()
+
+
+@dataclass(frozen=True)
+class RuleBook:
+    """The rules for all, and those of tenants that have their own."""
+
+    common: Redaction = BUILT_IN
+    tenants: dict[str, Redaction] = field(default_factory=dict)
+
+    def of(self, tenant: str) -> Redaction:
+        return self.tenants.get(tenant, self.common)
+
+
+ALL_KINDS = (*KINDS, *KIND_KEYS)

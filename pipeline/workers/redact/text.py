@@ -1,0 +1,127 @@
+"""One string → the string as it may leave. Looks into JSON in the string, percent-encoding and base64, to a bounded depth."""
+
+from __future__ import annotations
+
+import re
+from base64 import b64decode, b64encode
+from collections import Counter
+from typing import Any
+from urllib.parse import quote, unquote
+
+import msgspec
+
+from pipeline.workers.redact.detectors import DETECTORS
+from pipeline.workers.redact.rules import BASE64_GATE, Redaction
+
+DEPTH_MAX = 4
+"""Encodings within encodings that are looked into."""
+
+PLAIN_CHARS = 11
+"""No detector of the table finds anything in fewer letters and digits alone: the shortest are a card's 13 digits."""
+
+_PERCENT = re.compile("%[0-9A-Fa-f]{2}")
+_PIECE = re.compile(r"""[^\s&=?#;/"'<>(),{}\[\]]*%[0-9A-Fa-f]{2}[^\s&=?#;/"'<>(),{}\[\]]*""")
+_BASE64 = re.compile(BASE64_GATE)
+_ALPHABET = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_")
+_decode = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
+
+
+def redact_text(text: str, rules: Redaction, counts: Counter[str], depth: int = 0) -> str:
+    """`counts` gains `<kind>.<method>`. The same text gives the same result wherever it stands."""
+    if len(text) < PLAIN_CHARS and text.isalnum() and rules.detectors is DETECTORS:
+        return text
+    if not rules.gate.Match(text.encode("utf-8", "surrogatepass")):
+        inside = _json(text, rules, counts, depth) if text[:1] in "{[" and text else None
+        return text if inside is None else inside
+    return _redact(text, rules, counts, depth)
+
+
+def _redact(text: str, rules: Redaction, counts: Counter[str], depth: int) -> str:
+    inside = _json(text, rules, counts, depth)
+    if inside is not None:
+        return inside
+    text = _detect(text, rules, counts)
+    if depth < DEPTH_MAX:
+        if _PERCENT.search(text):
+            text = _percent(text, rules, counts, depth)
+        text = _base64(text, rules, counts, depth)
+    return text
+
+
+def _detect(text: str, rules: Redaction, counts: Counter[str]) -> str:
+    for detector in rules.detectors:
+
+        def put(found: re.Match[str], detector: Any = detector) -> str:
+            if not detector.check(found):
+                return found[0]
+            group = found.lastindex or 0 if detector.group < 0 else detector.group
+            start, end = found.start(group) - found.start(), found.end(group) - found.start()
+            return found[0][:start] + rules.apply(detector.kind, found[group], counts) + found[0][end:]
+
+        text = detector.pattern.sub(put, text)
+    return text
+
+
+def _json(text: str, rules: Redaction, counts: Counter[str], depth: int) -> str | None:
+    """The text anew where it is JSON with something to redact, else None."""
+    from pipeline.workers.redact.tree import Walk
+
+    stripped = text.strip()
+    if depth >= DEPTH_MAX or not stripped.startswith(("{", "[", '"')):
+        return None
+    try:
+        value = _decode(stripped)
+        own: Counter[str] = Counter()
+        walked = Walk(rules, own, text_depth=depth + 1).value(value)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    if not own:
+        return None
+    counts.update(own)
+    return _encode(walked).decode()
+
+
+def _percent(text: str, rules: Redaction, counts: Counter[str], depth: int) -> str:
+    def put(found: re.Match[str]) -> str:
+        plain = unquote(found[0])
+        clean = redact_text(plain, rules, counts, depth + 1)
+        return found[0] if clean == plain else quote(clean, safe="[]:*")
+
+    text = _PIECE.sub(put, text)
+    plain = unquote(text)
+    clean = _detect(plain, rules, counts)  # a secret of which only a part was encoded
+    return text if clean == plain else clean
+
+
+def _base64(text: str, rules: Redaction, counts: Counter[str], depth: int) -> str:
+    """A match gives the alignment; from there the run goes both ways."""
+    at = 0
+    while (found := _BASE64.search(text, at)) is not None:
+        start, end = found.span()
+        while start - 4 >= at and all(each in _ALPHABET for each in text[start - 4 : start]):
+            start -= 4
+        while end < len(text) and text[end] in _ALPHABET:
+            end += 1
+        run = text[start:end]
+        if (end - start) % 4 == 1:
+            run = run[:-1]
+        at = start + len(run)
+        clean = _base64_run(run, rules, counts, depth)
+        if clean is not None:
+            text = text[:start] + clean + text[at:]
+            at = start + len(clean)
+    return text
+
+
+def _base64_run(run: str, rules: Redaction, counts: Counter[str], depth: int) -> str | None:
+    raw = b64decode(run.replace("-", "+").replace("_", "/") + "=" * (-len(run) % 4))
+    try:
+        plain, encoding = raw.decode(), "utf-8"
+    except UnicodeDecodeError:
+        plain, encoding = raw.decode("latin-1"), "latin-1"
+    clean = redact_text(plain, rules, counts, depth + 1)
+    if clean == plain:
+        return None
+    anew = b64encode(clean.encode(encoding, "replace")).decode().rstrip("=")
+    return anew.replace("+", "-").replace("/", "_") if "-" in run or "_" in run else anew

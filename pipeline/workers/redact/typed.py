@@ -1,0 +1,104 @@
+"""Typed text: what a field's values tell letter by letter, before any pattern knows them.
+
+State between batches is which fields are sensitive, as rrweb node ids and 8-byte hashes of element paths: never typed text,
+nor a hash of it, since typed text has so little entropy that a hash tells it. So a masked value that the page itself writes
+elsewhere in a later batch (a console line, a text node) is found by its shape or its key only, not because it was typed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+
+NODES_MAX = 128
+FIELDS_MAX = 64
+_DIGITS = re.compile(r"[0-9+() ./-]*", re.ASCII)
+
+
+class Typed(msgspec.Struct, frozen=True, array_like=True):
+    """Sensitive fields of one window. `flooded`: there were more than can be remembered; all typing is masked."""
+
+    nodes: tuple[int, ...] = ()
+    fields: tuple[bytes, ...] = ()
+    flooded: bool = False
+
+
+class TypedBook:
+    """The same while a batch goes through."""
+
+    def __init__(self, typed: Typed) -> None:
+        self.nodes = dict.fromkeys(typed.nodes)
+        self._fields = dict.fromkeys(typed.fields)
+        self.flooded = typed.flooded
+
+    def know_node(self, node: int) -> None:
+        self.flooded = self.flooded or (node not in self.nodes and len(self.nodes) >= NODES_MAX) or abs(node) >> 53 > 0
+        if not self.flooded:
+            self.nodes[node] = None
+
+    def new_document(self) -> None:
+        self.nodes.clear()
+
+    def taint(self, field: str | int) -> None:
+        if isinstance(field, int):
+            self.know_node(field)
+            return
+        hashed = _hashed(field)
+        self.flooded = self.flooded or (hashed not in self._fields and len(self._fields) >= FIELDS_MAX)
+        if not self.flooded:
+            self._fields[hashed] = None
+
+    def is_tainted(self, field: str | int) -> bool:
+        if self.flooded:
+            return True
+        return field in self.nodes if isinstance(field, int) else bool(self._fields) and _hashed(field) in self._fields
+
+    @property
+    def frozen(self) -> Typed:
+        return Typed(tuple(self.nodes), tuple(self._fields), self.flooded)
+
+
+def _hashed(field: str) -> bytes:
+    return hashlib.blake2b(field.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+
+
+@dataclass(slots=True)
+class Typing:
+    """One typed value: where it stands, in which field; `known` as the field was known sensitive; `closed` once
+    something else happened after it."""
+
+    index: int
+    field: str | int
+    value: str
+    known: str
+    closed: bool = False
+
+
+def close(items: list[Typing]) -> None:
+    """Ends the run of typing at the list's end."""
+    for item in reversed(items):
+        if item.closed:
+            return
+        item.closed = True
+
+
+def is_digits(value: str) -> bool:
+    return _DIGITS.fullmatch(value) is not None and sum(each.isdigit() for each in value) >= 4
+
+
+def resolve(items: list[Typing], book: TypedBook, is_secret: Callable[[str], bool]) -> list[tuple[Typing, str]]:
+    """The values to mask, with the kind they count as. A detector's hit taints the field, before and after."""
+    for item in items:
+        if not item.known and not book.is_tainted(item.field) and is_secret(item.value):
+            book.taint(item.field)
+    found = []
+    for item in items:
+        if item.known:
+            found.append((item, item.known))
+        elif book.is_tainted(item.field) or is_digits(item.value) or not item.closed:
+            found.append((item, "typed"))
+    return found
