@@ -76,7 +76,7 @@ class Outcome:
 
 
 def step(state: SessionState | None, batch: RecorderBatch, where: Where, rules: Rules) -> Outcome:
-    """One batch. Raises PoisonError (bad_envelope, bad_payload, too_large) for what can never be processed: see
+    """One batch. Raises PoisonError (bad_envelope, bad_payload, too_deep, too_large) for what can never be processed: see
     `dead_letter`. Capture refuses such things; a producer on Kafka may not have looked."""
     if state is not None and is_past_grace(state, rules, where.at_ms):
         state = None
@@ -89,7 +89,9 @@ def step(state: SessionState | None, batch: RecorderBatch, where: Where, rules: 
     events = _events(batch)
     try:
         outcome = _Run(state, batch, where, rules, events, hashed, redacted).outcome()
-    except (msgspec.DecodeError, RecursionError) as error:
+    except RecursionError:
+        raise PoisonError("too_deep", "an event's data is nested beyond what can be read") from None
+    except msgspec.DecodeError as error:
         raise PoisonError("bad_payload", f"an event's data cannot be read ({type(error).__name__})") from None
     if len(outcome.clean.payload) > rules.clean_bytes_max - ENVELOPE_BYTES_MAX:
         raise PoisonError("too_large", f"{len(outcome.clean.payload)} bytes of events after redaction")
@@ -170,7 +172,9 @@ def _events(batch: RecorderBatch) -> list[SessionEvent]:
     try:
         batch.payload.decode()  # the decoder passes raw data over without looking at its encoding
         events = decode_payload(batch.payload)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise PoisonError("too_deep", "an event is nested beyond what can be read") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise PoisonError("bad_payload", f"the payload is not NDJSON events ({type(error).__name__})") from None
     if len(events) != batch.event_count:
         raise PoisonError("bad_payload", f"the envelope says {batch.event_count} events, the payload has {len(events)}")

@@ -21,7 +21,7 @@ from pipeline.workers.state import decode_state, encode_state
 from tests.unit.workers.flow import T0, batch, line, place
 
 CODECS = Codecs(catalogue(configuration.load({})), PinnedIds("replay."))
-REASONS_OF_A_RECORD = {"not_avro", "unknown_schema", "bad_envelope", "bad_payload", "too_large"}
+REASONS_OF_A_RECORD = {"not_avro", "unknown_schema", "bad_envelope", "bad_payload", "too_deep", "too_large"}
 STATE_BYTES_MAX = 1 << 20
 
 JSON = st.recursive(

@@ -44,7 +44,7 @@ def test_zero_is_no_limit() -> None:
     assert not any(line.why_not("bad_payload") for _ in range(3 * WINDOW_RECORDS))
 
 
-@pytest.mark.parametrize("reason", ["too_large"])
+@pytest.mark.parametrize("reason", ["too_large", "too_deep"])
 def test_what_a_client_can_cause_by_a_legal_request_never_stops_the_line(reason: str) -> None:
     assert reason not in COUNTED
     line = breaker(consecutive_max=1, percent_max=1)
