@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import signal
 import sys
 from typing import Any
 
@@ -75,7 +76,7 @@ def _run(part: str, settings: Settings) -> None:
     run(settings)
 
 
-@main.command()
+@main.command(short_help="Run the HTTP front.")
 @pass_settings
 def capture(settings: Settings) -> None:
     """The HTTP front: POST /v1/batches and /v1/recordings, onto replay.batches."""
@@ -89,7 +90,7 @@ def api(settings: Settings) -> None:
     _run("api", settings)
 
 
-@main.command()
+@main.command(short_help="Run a worker: throttle, redact, sessionize.")
 @pass_settings
 def worker(settings: Settings) -> None:
     """Throttle, redact, sessionize: replay.batches → replay.clean, replay.sessions."""
@@ -131,7 +132,7 @@ def topics_apply(settings: Settings) -> None:
         click.echo(f"{applied.topic}\t{applied.action}")
 
 
-@main.command()
+@main.command(short_help="Run the whole stack on this machine.")
 @click.option("--quiet", is_flag=True, help="Say nothing unless something is wrong.")
 @pass_settings
 def up(settings: Settings, quiet: bool) -> None:
@@ -145,7 +146,7 @@ def up(settings: Settings, quiet: bool) -> None:
     run_stack(settings, quiet=quiet)
 
 
-@main.command()
+@main.command(short_help="Show the parts of the embedded stack.")
 @click.option("--json", "as_json", is_flag=True, help="As a JSON array: name, pid, ready, address.")
 @pass_settings
 def status(settings: Settings, as_json: bool) -> None:
@@ -163,7 +164,7 @@ def status(settings: Settings, as_json: bool) -> None:
         click.echo(f"{part.name:<15} {part.pid or '-':>8}  {state:<9} {part.address}")
 
 
-@main.group(invoke_without_command=True)
+@main.group(invoke_without_command=True, short_help="Show the stack's keys, or add one.")
 @click.option("--json", "as_json", is_flag=True, help="As a JSON object: tenant, write, read, admin.")
 @click.pass_context
 def keys(ctx: click.Context, as_json: bool) -> None:
@@ -196,7 +197,7 @@ def keys_add(settings: Settings, write: str | None, read: str | None, admin: str
             click.echo(f"{role} key added for tenant {tenant}")
 
 
-@main.command()
+@main.command(short_help="Create or update the tables in ClickHouse.")
 @pass_settings
 def migrate(settings: Settings) -> None:
     """Create or bring up to date the tables in ClickHouse. Each numbered migration runs once and is recorded."""
@@ -211,12 +212,17 @@ main.add_command(sessions_command)
 main.add_command(show_command)
 
 
-@main.command()
+@main.command(short_help="Run the main job end to end and check it.")
 @pass_settings
 def demo(settings: Settings) -> None:
     """The main job, end to end, on bundled real recordings: sends, follows, checks, shows. Exit code 0 if all adds up."""
     from pipeline.load.demo import demo as run_demo
 
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for each in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C: the stack is stopped on the way out
+        signal.signal(each, interrupt)
     if not run_demo(settings):
         sys.exit(1)
 

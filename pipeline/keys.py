@@ -62,7 +62,9 @@ class KeyFile:
         self._refresh()
         keys = self._tenants.get(tenant)
         if keys is None or any(not keys.get(role) for role in ROLES):
-            raise ConfigurationError(f"{self._path} has no keys for tenant {tenant}; `replay up` makes them")
+            raise ConfigurationError(
+                f"{self._path} has no keys for tenant {tenant}: nothing was started in this home yet; `replay up` makes them"
+            )
         return TenantKeys(tenant, *(keys[role][0] for role in ROLES))
 
     def ensure(self, tenant: str = DEFAULT_TENANT) -> TenantKeys:

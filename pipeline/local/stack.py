@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 
 from pipeline.errors import FatalError
+from pipeline.local import process
 from pipeline.local.parts import child_environ
 from pipeline.local.status import PartStatus, status
 from pipeline.local.supervisor import tail
@@ -24,9 +25,8 @@ LOOK_EVERY_S = 0.05
 class Stack:
     """`replay up --quiet` as a child process; ready when entered, stopped when left."""
 
-    def __init__(self, settings: Settings, *, show: bool = False) -> None:
+    def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._show = show
         self._popen: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Stack:
@@ -48,15 +48,11 @@ class Stack:
         return self.settings.home.absolute() / "logs" / "supervisor.log"
 
     def start(self) -> None:
+        """Call it from the main thread: where this process dies, however it dies, the stack ends with it."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.log.open("wb") as out:
-            self._popen = subprocess.Popen(
-                [sys.executable, "-m", "pipeline", "up", *([] if self._show else ["--quiet"])],
-                env=child_environ(self.settings),
-                stdout=None if self._show else out,
-                stderr=None if self._show else out,
-                start_new_session=True,
-            )
+        self.log.unlink(missing_ok=True)
+        command = [sys.executable, "-m", "pipeline", "up", "--quiet"]
+        self._popen = process.start(command, child_environ(self.settings), self.log)
 
     def wait_ready(self, limit_s: float = READY_LIMIT_S) -> None:
         """Until every part is ready. Raises FatalError with the end of the log where that does not come."""

@@ -21,6 +21,9 @@ ENVELOPE_BYTES_MAX = 64 << 10
 
 ADMIN_TIMEOUT_S = 20.0
 
+LIBRARY_LOG_LEVEL = 2
+"""Critical only: librdkafka repeats every refused connection on stderr; what matters reaches us as errors, and is told once."""
+
 
 def producer(settings: Settings, *, client_id: str, **overrides: Any) -> Producer:
     """An idempotent producer; `queue.buffering` is bounded, so `produce` raises BufferError when full: poll and try again."""
@@ -36,7 +39,7 @@ def producer(settings: Settings, *, client_id: str, **overrides: Any) -> Produce
             "message.max.bytes": settings.clean_bytes_max + ENVELOPE_BYTES_MAX,
             "queue.buffering.max.kbytes": 256 << 10,
             "delivery.timeout.ms": 20_000,
-            "log_level": 3,
+            "log_level": LIBRARY_LOG_LEVEL,
             **overrides,
         }
     )
@@ -59,14 +62,16 @@ def consumer(settings: Settings, *, group: str, client_id: str, **overrides: Any
             "fetch.message.max.bytes": settings.clean_bytes_max + ENVELOPE_BYTES_MAX,
             "queued.max.messages.kbytes": 64 << 10,
             "fetch.wait.max.ms": 100,
-            "log_level": 3,
+            "log_level": LIBRARY_LOG_LEVEL,
             **overrides,
         }
     )
 
 
 def admin(settings: Settings) -> AdminClient:
-    return AdminClient({"bootstrap.servers": settings.kafka, "client.id": "replay-admin", "log_level": 3})
+    return AdminClient(
+        {"bootstrap.servers": settings.kafka, "client.id": "replay-admin", "log_level": LIBRARY_LOG_LEVEL}
+    )
 
 
 @dataclass(frozen=True)

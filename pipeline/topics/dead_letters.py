@@ -24,7 +24,7 @@ PARTITION = 0
 READ_AT_ONCE = 100
 READ_WAIT_S = 0.2
 READ_LIMIT_S = 60.0
-BROKER_TIMEOUT_S = 10.0
+BROKER_TIMEOUT_S = 5.0
 FLUSH_LIMIT_S = 30.0
 
 
@@ -116,7 +116,10 @@ def _end(settings: Settings, topic: Topic) -> int:
         where = TopicPartition(topic.name, PARTITION)
         return int(reader.get_watermark_offsets(where, timeout=BROKER_TIMEOUT_S)[1])
     except KafkaException as error:
-        raise RetryableError(f"the broker does not answer ({error.args[0].name()})") from error
+        raise RetryableError(
+            f"no broker answers at {settings.kafka} ({error.args[0].name()}): start one with `replay up`, or name it with "
+            "REPLAY_KAFKA_BROKERS"
+        ) from error
     finally:
         reader.close()
 
@@ -126,6 +129,7 @@ def _reader(settings: Settings) -> Consumer:
 
 
 def _read(settings: Settings, topic: Topic) -> Iterator[Message]:
+    _end(settings, topic)  # says at once where no broker answers
     reader = _reader(settings)
     until = time.monotonic() + READ_LIMIT_S
     try:

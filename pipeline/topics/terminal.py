@@ -18,7 +18,7 @@ from pipeline.topics.dead_letters import Letter
 pass_settings = click.make_pass_decorator(Settings)
 
 
-@click.group("dead-letters")
+@click.group("dead-letters", short_help="List, show, retry or purge what failed.")
 def dead_letters_group() -> None:
     """What could not be processed: list it, look at one, send it back, delete it.
 

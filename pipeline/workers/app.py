@@ -79,6 +79,7 @@ class Worker:
             message = event.message
             partition = self._partitions.get(message.partition)
             if message.generation_id != self._generation or partition is None:
+                leave_unacked(app.consumer, message)
                 continue  # fetched under an older assignment: not ours to decide
             self._record(message, partition, touched)
         await self.flush()
@@ -182,6 +183,13 @@ class Worker:
                     if closed is not None:
                         self._outputs.session(closed, now_ms)
                         self._told_closed[session] = held.state.applied
+
+
+def leave_unacked(consumer: Any, message: Any) -> None:
+    """Takes a message out of Faust's account of acks, which looks at offsets and not at generations: acked by `take` with
+    its chunk, it would let the next commit pass what this generation has yet to fetch anew."""
+    message.acked = True
+    consumer._unacked_messages.discard(message)
 
 
 def _at_ms(message: Any) -> int:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +15,7 @@ from pipeline.local.parts import child_environ
 from pipeline.local.ports import is_taken
 from pipeline.settings import Settings
 from tests.e2e.conftest import settings_for
+from tests.support import eventually
 
 RUN_LIMIT_S = 240
 
@@ -62,3 +65,19 @@ def test_nothing_is_left_running(runs: list[subprocess.CompletedProcess[str]], s
     ports = (settings.capture_port, settings.api_port, settings.warehouse_port, settings.kafka_port)
     assert not any(is_taken(port) for port in ports)
     assert not (settings.home / "stack.json").exists()
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_a_demo_that_is_ended_leaves_nothing_running(tmp_path: Path, how: signal.Signals) -> None:
+    own = settings_for(tmp_path / "home")
+    ports = (own.capture_port, own.api_port, own.warehouse_port, own.kafka_port)
+    with (tmp_path / "demo.log").open("wb") as log:
+        running = subprocess.Popen(
+            [sys.executable, "-m", "pipeline", "demo"], env=child_environ(own), stdout=log, stderr=log
+        )
+    try:
+        eventually(lambda: all(is_taken(port) for port in ports), within_s=60, why="the stack runs")
+    finally:
+        running.send_signal(how)
+    assert running.wait(30) != 0
+    eventually(lambda: not any(is_taken(port) for port in ports), within_s=20, why="every port is free again")

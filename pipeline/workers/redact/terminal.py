@@ -26,7 +26,7 @@ def _book(path: Path | None) -> RuleBook:
     return load(path, lambda: b"a key to look with") if path else RuleBook()
 
 
-@click.command("redact")
+@click.command("redact", short_help="Redact a recording, or explain what would be.")
 @click.option("--rules", "path", type=_FILE, help="A rule file; without it the built-in rules.")
 @click.option("--tenant", default="default", show_default=True, help="Whose rules.")
 @click.option(
@@ -67,7 +67,7 @@ def _changes(was: Any, now: Any, path: str, rules: Redaction) -> Iterator[tuple[
         yield path, ", ".join(sorted(kinds)) or "by its key or field"
 
 
-@click.group("rules")
+@click.group("rules", short_help="Check a file of redaction rules.")
 def rules_group() -> None:
     """Rule files of redaction."""
 
