@@ -13,30 +13,12 @@ import zstandard
 
 from pipeline.model.batches import Metadata
 from tests.integration.capture.front import NOW, Front, a_batch, click, on_topic
+from tests.integration.murmur2 import murmur2
 
 
 @pytest.fixture
 def session() -> str:
     return f"s-{secrets.token_hex(6)}"
-
-
-def murmur2(data: bytes) -> int:
-    """Kafka's hash, from the Java client's `Utils.murmur2` (seed 0x9747b28c, 32-bit)."""
-    mask, m = 0xFFFFFFFF, 0x5BD1E995
-    h = 0x9747B28C ^ len(data)
-    whole = len(data) & ~3
-    for start in range(0, whole, 4):
-        k = int.from_bytes(data[start : start + 4], "little") * m & mask
-        k = (k ^ k >> 24) * m & mask
-        h = (h * m & mask) ^ k
-    if rest := data[whole:]:
-        h = (h ^ int.from_bytes(rest, "little")) * m & mask
-    h = (h ^ h >> 13) * m & mask
-    return h ^ h >> 15
-
-
-def test_the_model_has_the_values_of_kafkas_own_tests() -> None:
-    assert [murmur2(key) for key in (b"21", b"foobar")] == [-973932308 & 0xFFFFFFFF, -790332482 & 0xFFFFFFFF]
 
 
 def events_of(front: Front, session: str) -> list[Any]:

@@ -12,6 +12,7 @@ from pipeline.local.ports import free_ports
 from pipeline.settings import Settings
 from pipeline.topics import clients
 from pipeline.topics.catalogue import catalogue
+from tests.integration.murmur2 import murmur2
 from tests.support import eventually
 
 HOUR_MS = 3_600_000
@@ -113,21 +114,6 @@ def test_a_broker_that_is_away_can_be_tried_again(home: Settings, monkeypatch: p
     away = dataclasses.replace(home, kafka_port=free_ports(1)[0])
     with pytest.raises(RetryableError, match="broker"):
         actions(away)
-
-
-def murmur2(data: bytes) -> int:
-    """Kafka's hash, from the Java client's `Utils.murmur2` (seed 0x9747b28c, 32-bit)."""
-    mask, m = 0xFFFFFFFF, 0x5BD1E995
-    h = 0x9747B28C ^ len(data)
-    whole = len(data) & ~3
-    for start in range(0, whole, 4):
-        k = int.from_bytes(data[start : start + 4], "little") * m & mask
-        k = (k ^ k >> 24) * m & mask
-        h = (h * m & mask) ^ k
-    if rest := data[whole:]:
-        h = (h ^ int.from_bytes(rest, "little")) * m & mask
-    h = (h ^ h >> 13) * m & mask
-    return h ^ h >> 15
 
 
 @pytest.mark.parametrize(
