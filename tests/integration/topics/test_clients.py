@@ -48,6 +48,13 @@ def config(settings: Settings, topic: str) -> dict[str, str]:
     return {name: entry.value for name, entry in found.items()}
 
 
+def wait_for_config(settings: Settings, topic: str, expected: dict[str, str]) -> None:
+    """The controller answers first, the broker follows a moment later."""
+    eventually(
+        lambda: expected.items() <= config(settings, topic).items(), within_s=10, why=f"the broker shows {expected}"
+    )
+
+
 def test_a_missing_topic_is_created_and_the_others_are_left_alone(with_topics: Settings) -> None:
     admin = clients.admin(with_topics)
     name = catalogue(with_topics).sessions.name
@@ -79,10 +86,11 @@ def test_a_drifted_setting_is_put_right_and_foreign_ones_stay(with_topics: Setti
     resource = ConfigResource(ResourceType.TOPIC, name, incremental_configs=drift)
     admin = clients.admin(with_topics)
     admin.incremental_alter_configs([resource])[resource].result()
+    wait_for_config(with_topics, "batches", {"retention.ms": "1000", "flush.ms": "12345"})
     found = actions(with_topics)
     assert found == {**dict.fromkeys(found, "unchanged"), "batches": "altered"}
-    now = config(with_topics, "batches")
-    assert (now["retention.ms"], now["segment.ms"], now["flush.ms"]) == (str(DAY_MS), str(HOUR_MS), "12345")
+    put_right = {"retention.ms": str(DAY_MS), "segment.ms": str(HOUR_MS), "flush.ms": "12345"}
+    wait_for_config(with_topics, "batches", put_right)
     assert set(actions(with_topics).values()) == {"unchanged"}
 
 
