@@ -105,13 +105,13 @@ def demo(settings: Settings) -> bool:
     bundle = bundled()
     events = sum(len(each.recording.events) for each in bundle)
     console.print(
-        f"[bold]portable-replay demo[/bold] {len(bundle)} recordings × {COPIES}, {events * COPIES:,} events, run {run_id}"
+        f"[bold]portable-replay demo[/bold] {len(bundle)} recordings × {COPIES}, {events * COPIES:,} events, run {run_id}",
+        soft_wrap=True,
     )
+    console.print("starting the embedded stack: Kafka, warehouse, worker, sinks, capture, API …", soft_wrap=True)
     started = time.monotonic()
     with Stack(settings) as stack:
-        console.print(
-            f"embedded stack ready in {time.monotonic() - started:.1f} s (Kafka, warehouse, workers, sinks, capture, API)"
-        )
+        console.print(f"ready in {time.monotonic() - started:.1f} s", soft_wrap=True)
         run = _drive(stack.settings, bundle, run_id, console)
     _show(console, run, settings, run_id)
     return all(check.holds for check in checks(run))
@@ -214,10 +214,12 @@ def _show(console: Console, run: Arrived, settings: Settings, run_id: str) -> No
     console.print(table)
     fresh = run.fresh_ms
     console.print(
-        f"freshness, received to queryable: p50 {quantile(fresh, 0.5):,} ms, p99 {quantile(fresh, 0.99):,} ms ({len(fresh):,} batches)"
+        f"freshness, received to queryable: p50 {quantile(fresh, 0.5):,} ms, p99 {quantile(fresh, 0.99):,} ms ({len(fresh):,} batches)",
+        soft_wrap=True,
     )
     for check in checks(run):
-        console.print(("[green]✓[/green] " if check.holds else "[bold red]✗[/bold red] ") + check.says, highlight=False)
+        mark = "[green]✓[/green] " if check.holds else "[bold red]✗[/bold red] "
+        console.print(mark + check.says, highlight=False, soft_wrap=True)
     first = f"{run_id}-portable-spa-live-1"
     console.print(
         f"\nLook at it: data is kept in {settings.home}. Start the stack with `replay up`, then\n"
