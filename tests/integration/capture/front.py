@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import secrets
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from confluent_kafka import TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from pipeline import settings as settings_table
 from pipeline.keys import KeyFile
@@ -118,7 +119,12 @@ def on_topic(settings: Settings, session_id: str | None = None) -> list[Record]:
     try:
         left = {}
         for number in range(settings.topic_partitions):
-            first, end = consumer.get_watermark_offsets(TopicPartition(name, number), timeout=READ_LIMIT_S)
+            where = TopicPartition(name, number)
+            first, end = eventually(
+                functools.partial(_watermarks, consumer, where),
+                within_s=READ_LIMIT_S,
+                why=f"the broker tells where {name} partition {number} ends",
+            )
             if end > first:
                 left[number] = end
         consumer.assign([TopicPartition(name, number, 0) for number in left])
@@ -134,6 +140,17 @@ def on_topic(settings: Settings, session_id: str | None = None) -> list[Record]:
     finally:
         consumer.close()
     return [each for each in records if session_id is None or each.batch.session_id == session_id]
+
+
+def _watermarks(consumer: Consumer, where: TopicPartition) -> tuple[int, int] | None:
+    """None while the broker does not know the partition's leader: for a moment after it was frozen longer than its own
+    session with the controller, it answers for the partitions that it has found again only."""
+    try:
+        return consumer.get_watermark_offsets(where, timeout=READ_LIMIT_S)  # type: ignore[no-any-return]
+    except KafkaException as error:
+        if error.args[0].code() in (KafkaError._UNKNOWN_PARTITION, KafkaError.LEADER_NOT_AVAILABLE):
+            return None
+        raise
 
 
 def click(at: int, text: str = "Buy") -> dict[str, Any]:
