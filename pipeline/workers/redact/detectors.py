@@ -159,6 +159,9 @@ _IBANS = "|".join(
     for length in sorted(set(_IBAN_CHARS.values()))
 )
 
+KEY_GATE = rf"(?i:{ANYWHERE_WIDER})|(?i:{WHOLE_WORD}|{WHOLE_NAME}){AFTER_WORD}\\*[\"']?{_SPACE}*[:=]"
+"""Hits every sensitive key in JSON, too."""
+
 DETECTORS: tuple[Detector, ...] = (
     Detector(
         "pem",
@@ -214,7 +217,7 @@ DETECTORS: tuple[Detector, ...] = (
             rf"(?:\\*[\"'])?\s{{0,8}}[:=]\s{{0,8}}{_VALUE}",
             _AI | re.DOTALL,
         ),
-        rf"(?i:{ANYWHERE_WIDER})|(?i:{WHOLE_WORD}|{WHOLE_NAME}){AFTER_WORD}\\*[\"']?{_SPACE}*[:=]",
+        KEY_GATE,
         _member,
         -1,
     ),

@@ -1,13 +1,16 @@
-"""A batch's events through redaction: the gate first, the walk where it hits, typed values by their own rule.
+"""A batch's events through redaction: the gate first, splices where it hits, the walk where a splice is unsure.
 
-A gate over all small data joined costs microseconds and mostly says that there is nothing. Where it hits it is asked event
-by event; an event that hits is decoded, walked and written anew, so what leaves is what was read: a second member of the
-same name hides nothing. Snapshots and mutations go alone and in order: the form fields in them matter to later inputs.
+A gate over all small data joined costs microseconds and mostly says that there is nothing. Snapshots and mutations go alone
+and in order: the form fields in them matter to later inputs. Typed values go by their own rule (`typed`).
 """
 
 from __future__ import annotations
 
+import functools
+import re
+from bisect import bisect_right
 from collections import Counter
+from itertools import accumulate
 from typing import Any
 
 import msgspec
@@ -16,6 +19,7 @@ from pipeline.model.events import PORTABLE_TYPES, SessionEvent
 from pipeline.workers.redact.detectors import is_redacted
 from pipeline.workers.redact.names import is_personal, is_sensitive_target, last_step
 from pipeline.workers.redact.rules import Redaction
+from pipeline.workers.redact.splice import Unsure, splice
 from pipeline.workers.redact.text import redact_text
 from pipeline.workers.redact.tree import Walk
 from pipeline.workers.redact.typed import Typed, TypedBook, Typing, close, resolve
@@ -23,8 +27,10 @@ from pipeline.workers.redact.typed import Typed, TypedBook, Typing, close, resol
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 _KNOWN_TYPES = frozenset(PORTABLE_TYPES)
-_CLOSING = frozenset(["click", "submit", "navigation", "initial_state"])
 _FULL_SNAPSHOT, _INCREMENT, _META = 2, 3, 4
+_CLOSING = frozenset(["click", "submit", "navigation", "initial_state", _META])
+_IN_SIGHT = frozenset([*_KNOWN_TYPES, *range(7)]) - _CLOSING - {"input", _FULL_SNAPSHOT, _INCREMENT}
+"""Types of events whose data is only scanned."""
 _MUTATION, _INTERACTION, _INPUT = 0, 2, 5
 _CLOSING_INTERACTIONS = frozenset([2, 5, 6])  # click, focus, blur
 _INPUT_TYPES_PERSONAL = frozenset(["email", "tel"])
@@ -36,13 +42,20 @@ class _Increment(msgspec.Struct):
 
 
 _peek = msgspec.json.Decoder(_Increment).decode
+_HEAD = re.compile(rb'\{"source":([0-9]{1,2})(?:,"type":([0-9]{1,2}))?[,}]')
+_SOURCE, _ATTRIBUTES = b'"source"', b'"attributes"'
+
+
+@functools.lru_cache(1024)
+def _is_field_sensitive(target: str) -> bool:
+    return is_sensitive_target(target) or is_personal(last_step(target))
 
 
 class Redactor:
     """One window's redaction while a batch goes through. `counts` gains `<kind>.<method>`."""
 
     def __init__(self, rules: Redaction, typed: Typed, counts: Counter[str], *, gated: bool = True) -> None:
-        """`gated=False` reads everything: what the gated way must equal."""
+        """`gated=False` decodes, walks and writes everything anew: what the gated way must equal."""
         self._rules, self._counts, self._gated = rules, counts, gated
         self._book = TypedBook(typed)
 
@@ -61,61 +74,80 @@ class Redactor:
         items: list[Typing] = []
         for index, event in enumerate(events):
             kind = event.type
-            if kind == "input":
-                self._portable_input(index, out, items)
+            if kind in _IN_SIGHT:
+                small.append(index)
             elif kind == _INCREMENT:
                 self._increment(index, out, items, small)
-                continue
+            elif kind == "input":
+                self._portable_input(index, out, items)
+                small.append(index)
             elif kind == _FULL_SNAPSHOT:
                 close(items)
                 self._book.new_document()
                 out[index] = self._in_order(event)
-                continue
-            elif kind in _CLOSING or kind == _META:
-                close(items)
-            if isinstance(kind, str) and kind not in _KNOWN_TYPES:
-                out[index] = SessionEvent(self.text(kind), event.timestamp, event.data)
-            small.append(index)
-        self._mask(items, out)
+            else:
+                if kind in _CLOSING:
+                    close(items)
+                elif isinstance(kind, str):
+                    out[index] = SessionEvent(self.text(kind), event.timestamp, event.data)
+                small.append(index)
+        if items:
+            self._mask(items, out)
         self._joined(small, out)
         return out
 
     def _joined(self, small: list[int], out: list[SessionEvent]) -> None:
-        match = self._rules.gate.Match
-        if self._gated and not match(b"\n".join([out[index].data for index in small])):
+        if not self._gated:
+            for index in small:
+                out[index] = self._walked(out[index], None)
             return
-        for index in small:
-            event = out[index]
-            if not self._gated or match(bytes(event.data)):
-                out[index] = _with(event, Walk(self._rules, self._counts).value(_decode(event.data)))
+        pieces = [bytes(out[index].data) for index in small]
+        joined = b"\n".join(pieces)
+        fields = _ATTRIBUTES in joined
+        find = self._rules.gates.find_field if fields else self._rules.gates.find
+        hit = find(joined)
+        if hit is None:
+            return
+        ends = list(accumulate(len(each) + 1 for each in pieces))
+        while hit is not None:
+            start = hit.start() + (joined[hit.start()] == 10)  # a pattern may begin with the line break before
+            at = bisect_right(ends, start)
+            index = small[at]
+            try:
+                left = splice(pieces[at], self._rules, self._counts, fields=fields)
+                if left is not pieces[at]:
+                    out[index] = _with(out[index], left)
+            except Unsure:
+                out[index] = self._walked(out[index], None)
+            hit = find(joined, ends[at] - 1) if ends[at] <= len(joined) else None
+
+    def _walked(self, event: SessionEvent, book: TypedBook | None) -> SessionEvent:
+        return _with(event, _encode(Walk(self._rules, self._counts, book=book).value(_decode(event.data))))
 
     def _in_order(self, event: SessionEvent) -> SessionEvent:
-        """A snapshot, or a mutation while no field is known or where it may touch one."""
-        if self._gated and not self._rules.field_gate.Match(bytes(event.data)):
-            return event
-        return _with(event, Walk(self._rules, self._counts, book=self._book).value(_decode(event.data)))
+        """A snapshot or a mutation."""
+        data = bytes(event.data)
+        if not self._gated or self._book.is_named_in(data):
+            return self._walked(event, self._book)
+        try:
+            left = splice(data, self._rules, self._counts, fields=True, book=self._book)
+        except Unsure:
+            return self._walked(event, self._book)
+        return event if left is data else _with(event, left)
 
     def _increment(self, index: int, out: list[SessionEvent], items: list[Typing], small: list[int]) -> None:
         event = out[index]
-        try:
-            seen = _peek(event.data)
-        except msgspec.ValidationError:  # no object; or a number beyond every float, which may not hide typed text
-            _decode(event.data)
-            small.append(index)
+        source, kind = _what(bytes(event.data))
+        if source == _MUTATION:
+            out[index] = self._in_order(event)
             return
-        if seen.source == _INPUT:
+        if source == _INPUT:
             data = _decode(event.data)
             value, field = data.get("text"), data.get("id")
             if isinstance(value, str) and value and not is_redacted(value):
-                known = "field" if self._book.is_tainted(field if isinstance(field, int) else repr(field)) else ""
-                self._see(items, Typing(index, field if isinstance(field, int) else repr(field), value, known))
-        elif seen.source == _MUTATION:
-            if self._book.nodes:
-                out[index] = _with(event, Walk(self._rules, self._counts, book=self._book).value(_decode(event.data)))
-            else:
-                out[index] = self._in_order(event)
-            return
-        elif seen.source == _INTERACTION and seen.type in _CLOSING_INTERACTIONS:
+                field = field if isinstance(field, int) else repr(field)
+                self._see(items, Typing(index, field, value, "field" if self._book.is_tainted(field) else "", data))
+        elif source == _INTERACTION and kind in _CLOSING_INTERACTIONS:
             close(items)
         small.append(index)
 
@@ -128,16 +160,17 @@ class Redactor:
         known = ""
         if kind == "password":
             known = "password"
-        elif is_sensitive_target(target) or is_personal(last_step(target)) or kind in _INPUT_TYPES_PERSONAL:
+        elif kind in _INPUT_TYPES_PERSONAL or (isinstance(target, str) and _is_field_sensitive(target)):
             known = "field"
         if not isinstance(value, str):
             if known and value is not None:
-                out[index] = _with(out[index], {**data, "value": self._rules.apply(known, str(value), self._counts)})
+                data["value"] = self._rules.apply(known, str(value), self._counts)
+                out[index] = _with(out[index], _encode(data))
             return
         if not value or is_redacted(value):
-            out[index] = _with(out[index], data)
+            out[index] = _with(out[index], _encode(data))
             return
-        self._see(items, Typing(index, target if isinstance(target, str) else repr(target), value, known))
+        self._see(items, Typing(index, target if isinstance(target, str) else repr(target), value, known, data))
 
     @staticmethod
     def _see(items: list[Typing], item: Typing) -> None:
@@ -151,15 +184,29 @@ class Redactor:
     def _mask(self, items: list[Typing], out: list[SessionEvent]) -> None:
         """Masked values keep their length, but those of portable password and secret fields, which say what they are."""
         for item, kind in resolve(items, self._book, self._is_secret):
-            event = out[item.index]
-            data = _decode(event.data)
+            event, data = out[item.index], item.data
             if event.type == "input":
                 method = None if kind != "typed" else "mask"
                 data["value"] = self._rules.apply(kind, item.value, self._counts, method)  # type: ignore[arg-type]
             else:
                 data["text"] = self._rules.apply(kind, item.value, self._counts, "mask")
-            out[item.index] = _with(event, data)
+            out[item.index] = _with(event, _encode(data))
 
 
-def _with(event: SessionEvent, data: Any) -> SessionEvent:
-    return SessionEvent(event.type, event.timestamp, msgspec.Raw(_encode(data)))
+def _what(data: bytes) -> tuple[Any, Any]:
+    """(source, type) of an rrweb increment; told from its first bytes where they are as rrweb writes them."""
+    head = _HEAD.match(data)
+    if head is not None and data.count(_SOURCE) == 1:
+        source = int(head[1])
+        if source != _INTERACTION or (head[2] is not None and data.count(b'"type"') == 1):
+            return source, int(head[2] or -1)
+    try:
+        seen = _peek(data)
+    except msgspec.ValidationError:  # no object; or a number beyond every float, which may not hide typed text
+        _decode(data)
+        return None, None
+    return seen.source, seen.type
+
+
+def _with(event: SessionEvent, data: bytes) -> SessionEvent:
+    return SessionEvent(event.type, event.timestamp, msgspec.Raw(data))

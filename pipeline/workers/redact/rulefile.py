@@ -25,8 +25,9 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from pipeline.errors import ConfigurationError
-from pipeline.workers.redact.detectors import DETECTORS, KINDS, Detector
-from pipeline.workers.redact.rules import FIELD_GATE, METHODS, SOURCES, Redaction, RuleBook, gate
+from pipeline.workers.redact.detectors import DETECTORS, KEY_GATE, KINDS, Detector
+from pipeline.workers.redact.gates import Gates
+from pipeline.workers.redact.rules import METHODS, Redaction, RuleBook
 
 _MEMBERS = ("methods", "keys", "patterns", "allow")
 _WORD = re.compile(r"[A-Za-z0-9_ .:-]{1,64}", re.ASCII)
@@ -154,21 +155,24 @@ class _Draft:
             )
 
     def compiled(self, tenant: str, master_key: Callable[[], bytes]) -> Redaction:
-        sources = [*SOURCES, *(f"(?i:{_literal(each)})" for each in sorted(self.sensitive))]
-        sources += [each.gate for each in self.detectors]
+        detectors = tuple(
+            each for each in (*self.detectors, *DETECTORS) if self.methods.get(each.kind, "replace") != "keep"
+        )
         hashes = "hash" in self.methods.values()
         return Redaction(
             methods=self.methods,
-            detectors=tuple(
-                each for each in (*self.detectors, *DETECTORS) if self.methods.get(each.kind, "replace") != "keep"
-            ),
+            detectors=detectors,
             sensitive=frozenset(self.sensitive),
             allowed=frozenset(self.allowed),
             allow=tuple(self.allow),
             hash_key=hmac.new(master_key(), tenant.encode(), hashlib.sha256).digest() if hashes else b"",
-            gate=gate(*sources),
-            field_gate=gate(*sources, FIELD_GATE),
+            gates=Gates([each.gate for each in detectors], _key_gates(self.sensitive)),
         )
+
+
+def _key_gates(names: set[str]) -> list[str]:
+    """Sensitive keys hit whatever detector is kept off."""
+    return [KEY_GATE, *(f"(?i:{_literal(each)})" for each in sorted(names))]
 
 
 def _literal(word: str) -> str:

@@ -7,11 +7,10 @@ import hmac
 import re
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any, Literal
-
-import re2  # type: ignore[import-untyped]
+from typing import Literal
 
 from pipeline.workers.redact.detectors import DETECTORS, KINDS, REDACTED, Detector
+from pipeline.workers.redact.gates import Gates
 from pipeline.workers.redact.names import is_sensitive
 
 Method = Literal["replace", "mask", "hash", "remove", "keep"]
@@ -19,37 +18,12 @@ METHODS: tuple[Method, ...] = ("replace", "mask", "hash", "remove", "keep")
 HASH_CHARS = 16
 PLAIN_KEYS_MAX = 4_096
 PLAIN_KEY_CHARS_MAX = 64
+PLAIN_TEXTS_MAX = 8_192
+PLAIN_TEXT_BYTES_MAX = 256
 
-PERCENT_GATE = "%[0-9A-Fa-f]{2}"
-ESCAPE_GATE = r"\\[u/]"
-BASE64_GATE = (
-    "(?:[I-Za-f][CDEFGHSTUVWXijklmnyz0123][ABEFIJMNQRUVYZcdghklopstwx014589_/-][A-Za-z0-9+/_-]){3}"
-    "[I-Za-f][CDEFGHSTUVWXijklmnyz0123][ABEFIJMNQRUVYZcdghklopstwx014589_/-]"
-)
-"""Eleven printable ASCII characters in base64: in each group of four the first three are of few values only
-(byte 1 is 0x20 to 0x7f: first sextet 8 to 31; bits 4 to 7 of byte 2: 2 to 7; bit 7 of byte 3: 0)."""
-
-FIELD_GATE = r'"tagName"\s*:\s*"(?i:input|textarea|select)"'
-"""A form field in an rrweb node: its id matters to what is typed later."""
-
-
-def gate(*sources: str) -> Any:
-    """One RE2 automaton over bytes as Latin-1; `Match(bytes)` is a list, empty where nothing hits."""
-    options = re2.Options()
-    options.encoding = re2.Options.Encoding.LATIN1
-    options.log_errors = False
-    options.max_mem = 64 << 20
-    made = re2.Set.SearchSet(options)
-    made.Add("|".join(f"(?:{each})" for each in sources).encode("latin-1"))
-    made.Compile()
-    return made
-
-
-SOURCES = (*(each.gate for each in DETECTORS), PERCENT_GATE, BASE64_GATE, ESCAPE_GATE)
-_ANY_GATE = gate(*SOURCES)
-_FIELD_GATE = gate(*SOURCES, FIELD_GATE)
 KIND_KEYS = ("key", "password", "field", "typed")
 """Kinds beside the detectors': a sensitive key, a password input, a field known by its name, another typed value."""
+_GATES = Gates([each.gate for each in DETECTORS])
 
 
 @dataclass(frozen=True)
@@ -66,20 +40,27 @@ class Redaction:
     hash_key: bytes = b""
     plain_keys: set[str] = field(default_factory=set, compare=False)
     """Keys met that are neither sensitive nor hold anything to redact; a cache, bounded."""
-    gate: Any = _ANY_GATE
-    field_gate: Any = _FIELD_GATE
+    plain_texts: set[bytes] = field(default_factory=set, compare=False)
+    """Strings met, as they stand in JSON, that the gate hits and in which nothing is found; a cache, bounded."""
+    gates: Gates = _GATES
 
     def is_plain_key(self, key: str) -> bool:
         """Whether a key may leave as it is and says nothing of its value."""
         if key in self.plain_keys:
             return True
-        if self.gate.Match(key.encode("utf-8", "surrogatepass")) or key[:1] in '{["' or self.is_sensitive(key):
+        if self.gates.which(key.encode("utf-8", "surrogatepass")) or key[:1] in '{["' or self.is_sensitive(key):
             return False
         if len(self.plain_keys) >= PLAIN_KEYS_MAX:
             self.plain_keys.clear()
         if len(key) <= PLAIN_KEY_CHARS_MAX:
             self.plain_keys.add(key)
         return True
+
+    def remember_plain(self, raw: bytes) -> None:
+        if len(raw) <= PLAIN_TEXT_BYTES_MAX:
+            if len(self.plain_texts) >= PLAIN_TEXTS_MAX:
+                self.plain_texts.clear()
+            self.plain_texts.add(raw)
 
     def method(self, kind: str) -> Method:
         return self.methods.get(kind, "replace")

@@ -11,7 +11,8 @@ from urllib.parse import quote, unquote
 import msgspec
 
 from pipeline.workers.redact.detectors import DETECTORS
-from pipeline.workers.redact.rules import BASE64_GATE, Redaction
+from pipeline.workers.redact.gates import BASE64_GATE
+from pipeline.workers.redact.rules import Redaction
 
 DEPTH_MAX = 4
 """Encodings within encodings that are looked into."""
@@ -19,7 +20,6 @@ DEPTH_MAX = 4
 PLAIN_CHARS = 11
 """No detector of the table finds anything in fewer letters and digits alone: the shortest are a card's 13 digits."""
 
-_PERCENT = re.compile("%[0-9A-Fa-f]{2}")
 _PIECE = re.compile(r"""[^\s&=?#;/"'<>(),{}\[\]]*%[0-9A-Fa-f]{2}[^\s&=?#;/"'<>(),{}\[\]]*""")
 _BASE64 = re.compile(BASE64_GATE)
 _ALPHABET = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_")
@@ -31,26 +31,27 @@ def redact_text(text: str, rules: Redaction, counts: Counter[str], depth: int = 
     """`counts` gains `<kind>.<method>`. The same text gives the same result wherever it stands."""
     if len(text) < PLAIN_CHARS and text.isalnum() and rules.detectors is DETECTORS:
         return text
-    if not rules.gate.Match(text.encode("utf-8", "surrogatepass")):
-        inside = _json(text, rules, counts, depth) if text[:1] in "{[" and text else None
-        return text if inside is None else inside
-    return _redact(text, rules, counts, depth)
-
-
-def _redact(text: str, rules: Redaction, counts: Counter[str], depth: int) -> str:
+    gates = rules.gates
+    hits = gates.which(text.encode("utf-8", "surrogatepass"))
+    if not hits:
+        return text
     inside = _json(text, rules, counts, depth)
     if inside is not None:
         return inside
-    text = _detect(text, rules, counts)
+    text = _detect(text, hits, rules, counts)
     if depth < DEPTH_MAX:
-        if _PERCENT.search(text):
+        if gates.percent in hits:
             text = _percent(text, rules, counts, depth)
-        text = _base64(text, rules, counts, depth)
+        if gates.base64 in hits or gates.percent in hits:
+            text = _base64(text, rules, counts, depth)
     return text
 
 
-def _detect(text: str, rules: Redaction, counts: Counter[str]) -> str:
-    for detector in rules.detectors:
+def _detect(text: str, hits: list[int], rules: Redaction, counts: Counter[str]) -> str:
+    """`hits` are the gates that hit the text: what no gate hits, its detector does not find."""
+    for index, detector in enumerate(rules.detectors):
+        if index not in hits:
+            continue
 
         def put(found: re.Match[str], detector: Any = detector) -> str:
             if not detector.check(found):
@@ -90,7 +91,10 @@ def _percent(text: str, rules: Redaction, counts: Counter[str], depth: int) -> s
 
     text = _PIECE.sub(put, text)
     plain = unquote(text)
-    clean = _detect(plain, rules, counts)  # a secret of which only a part was encoded
+    hits = rules.gates.which(plain.encode("utf-8", "surrogatepass"))
+    if not hits:
+        return text
+    clean = _detect(plain, hits, rules, counts)  # a secret of which only a part was encoded
     return text if clean == plain else clean
 
 

@@ -50,7 +50,7 @@ class Walk:
         tag, attributes = value.get("tagName"), value.get("attributes")
         tag = tag.lower() if isinstance(tag, str) else ""
         hidden = isinstance(attributes, dict) and self._is_sensitive_field(tag, attributes, value.get("id"))
-        known = self._book is not None and value.get("id") in self._book.nodes
+        known = self._book is not None and self._book.knows(value.get("id"))
         style = value.get("isStyle") is True or (tag == "style" and isinstance(attributes, dict))
         out: dict[str, Any] = {}
         is_plain = self._rules.is_plain_key

@@ -7,10 +7,12 @@ elsewhere in a later batch (a console line, a text node) is found by its shape o
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
@@ -34,6 +36,28 @@ class TypedBook:
         self.nodes = dict.fromkeys(typed.nodes)
         self._fields = dict.fromkeys(typed.fields)
         self.flooded = typed.flooded
+
+    def knows(self, node: object) -> bool:
+        """Whether an rrweb node is a sensitive field; ids are whole numbers, `true` is none."""
+        return type(node) is int and node in self.nodes
+
+    def mark(self) -> tuple[int, bool]:
+        """What `go_back` returns to: nodes are only added between the two."""
+        return len(self.nodes), self.flooded
+
+    def go_back(self, mark: tuple[int, bool]) -> None:
+        while len(self.nodes) > mark[0]:
+            self.nodes.popitem()
+        self.flooded = mark[1]
+
+    def names_again(self, mark: tuple[int, bool], data: bytes) -> bool:
+        """Whether raw JSON has a node that became known since the mark more than once."""
+        fresh = list(self.nodes)[mark[0] :]
+        return bool(fresh) and len(_named(tuple(fresh)).findall(data)) != len(fresh)
+
+    def is_named_in(self, data: bytes) -> bool:
+        """Whether raw JSON may be about a node that is known."""
+        return bool(self.nodes) and _named(tuple(self.nodes)).search(data) is not None
 
     def know_node(self, node: int) -> None:
         self.flooded = self.flooded or (node not in self.nodes and len(self.nodes) >= NODES_MAX) or abs(node) >> 53 > 0
@@ -62,19 +86,25 @@ class TypedBook:
         return Typed(tuple(self.nodes), tuple(self._fields), self.flooded)
 
 
+@functools.lru_cache(256)
+def _named(nodes: tuple[int, ...]) -> re.Pattern[bytes]:
+    return re.compile(rb'"id"\s*:\s*(?:%b)(?![0-9])' % b"|".join(b"%d" % each for each in nodes))
+
+
 def _hashed(field: str) -> bytes:
     return hashlib.blake2b(field.encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 
 @dataclass(slots=True)
 class Typing:
-    """One typed value: where it stands, in which field; `known` as the field was known sensitive; `closed` once
-    something else happened after it."""
+    """One typed value: where it stands, in which field; `known` as the field was known sensitive; the whole `data` of its
+    event; `closed` once something else happened after it."""
 
     index: int
     field: str | int
     value: str
     known: str
+    data: dict[str, Any]
     closed: bool = False
 
 

@@ -1,0 +1,208 @@
+"""The quick way through raw JSON: find what the gate hits, redact only the strings around the hits, leave all other bytes.
+
+What it does must equal the full walk (`tree`) of the decoded value; where the bytes alone do not tell what the walk would
+do (a sensitive key, an unusual order of members, a style's text, an escaped name), `Unsure` is raised and the walk decides.
+
+    {"type":2,"tagName":"a","attributes":{"href":"https://…?token=abc"},…
+                                                  ↑ hit: find the string around it, decode, redact, put back
+
+Positions are told apart by a shadow of the same length in which escapes are blanked, so that every quote left opens or
+closes a string. `at` always stands outside of strings, so the number of quotes from `at` to a hit says whether the hit lies
+in one. The search goes on one byte before `at`: a pattern may need the character before a secret, and that may be a quote.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from typing import Any
+
+import msgspec
+
+from pipeline.workers.redact.rules import Redaction
+from pipeline.workers.redact.text import redact_text
+from pipeline.workers.redact.tree import STYLE_ATTRIBUTES, Walk
+from pipeline.workers.redact.typed import TypedBook
+
+_QUOTE = b'"'
+_KEY_FOLLOWS = re.compile(rb"\s*:")
+_KEY_BEFORE = re.compile(rb'"([^"]*)"\s*:\s*\Z')
+_KEY_CHARS_MAX = 64
+_NUMBER = re.compile(rb"-?[0-9][0-9.eE+-]*")
+_TAG = re.compile(rb'"tagName"\s*:\s*"(?:input|textarea|select)"', re.IGNORECASE)
+_ATTRIBUTES = b'"attributes":{'
+_FLAT = re.compile(rb'"attributes":\{(?:"[^"]*":(?:"[^"]*"|[a-z0-9.-]+),?)*\}')
+"""An object of attributes whose values are no objects, in the shadow."""
+_STYLE_NAMES = frozenset(each.encode() for each in STYLE_ATTRIBUTES)
+_TELLING = frozenset([b"tagName", b"type", b"name", b"id", b"autocomplete", b"placeholder", b"aria-label", b"source"])
+"""Members that decide how others are treated: their values must be plain to see."""
+_ELEMENT = b'{"type":2,'
+_TEXT_NODE = b'{"type":3,"textContent":'
+_STYLE_TEXT = b',"isStyle":true'
+_STYLE_CHARS_MIN = 256
+_NODE = re.compile(rb'(?<!"attributes":)\{(?:"type":2,"tagName":"[^"]*"|"id":[0-9]+),\Z')
+"""What stands before the attributes of a node, as rrweb writes it."""
+_NODE_CHARS_MAX = 128
+
+_decode = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
+_scan = json.JSONDecoder().raw_decode
+
+
+class Unsure(Exception):
+    """The bytes alone do not tell; nothing was counted."""
+
+
+class _Splice:
+    """One value on its way through. `pieces` are (start, end, what to put there), in order."""
+
+    __slots__ = ("_book", "_counts", "_data", "_latin", "_rules", "_shadow", "pieces")
+
+    def __init__(self, data: bytes, rules: Redaction, counts: Counter[str], book: TypedBook | None) -> None:
+        self._data, self._rules, self._counts, self._book = data, rules, counts, book
+        self._shadow = data.replace(rb"\\", b"__").replace(rb"\"", b"__") if b"\\" in data else data
+        self._latin = ""
+        self.pieces: list[tuple[int, int, bytes]] = []
+
+    def run(self, find: Any) -> None:
+        data, shadow, at = self._data, self._shadow, 0
+        while (hit := find(data, max(at - 1, 0))) is not None:
+            start, end = hit.span()
+            first = max(start, at)
+            if shadow.count(_QUOTE, at, first) & 1:
+                opening = shadow.rfind(_QUOTE, at, first)
+            else:
+                opening = shadow.find(_QUOTE, first, end)
+                if opening < 0:
+                    at = self._number(first)
+                    continue
+            closing = shadow.find(_QUOTE, opening + 1)
+            if closing < 0:
+                raise Unsure
+            if _KEY_FOLLOWS.match(shadow, closing + 1):
+                at = self._key(opening, closing)
+            else:
+                at = self._text(opening, closing)
+
+    def _number(self, start: int) -> int:
+        """A hit outside of strings: a number, which only the walk may judge where it is long."""
+        found = _NUMBER.search(self._data, start)
+        if found is None or len(found[0]) > 12:
+            raise Unsure
+        return found.end()
+
+    def _key(self, opening: int, closing: int) -> int:
+        raw = self._data[opening + 1 : closing]
+        if b"\\" in raw or not self._rules.is_plain_key(raw.decode()):
+            raise Unsure
+        if raw == b"tagName" and _TAG.match(self._shadow, opening):
+            return self._element(opening)
+        return closing + 1
+
+    def _element(self, opening: int) -> int:
+        """A form field with all that is in it goes through the walk, and only it."""
+        start = opening - 1 if self._data[opening - 1 : opening] == b"{" else opening - len(_ELEMENT)
+        if start < 0 or (start != opening - 1 and not self._data.startswith(_ELEMENT, start)):
+            raise Unsure
+        if self._data.endswith(b'"attributes":', 0, start):
+            raise Unsure
+        self._latin = self._latin or self._data.decode("latin-1")  # one character a byte: positions stay
+        end = _scan(self._latin, start)[1]
+        own: Counter[str] = Counter()
+        left = Walk(self._rules, own, book=self._book).value(_decode(self._data[start:end]))
+        if own:
+            self._counts.update(own)
+            self.pieces.append((start, end, _encode(left)))
+        return end
+
+    def _text(self, opening: int, closing: int) -> int:
+        raw = self._data[opening + 1 : closing]
+        if raw in self._rules.plain_texts:
+            return closing + 1
+        if len(raw) >= _STYLE_CHARS_MIN and self._is_style(opening, closing):
+            return closing + 1
+        text = _decode(self._data[opening : closing + 1]) if b"\\" in raw else raw.decode()
+        own: Counter[str] = Counter()
+        left = redact_text(text, self._rules, own)
+        if b"\\" in raw and self._name(opening) in _TELLING:
+            raise Unsure
+        if left == text:
+            self._rules.remember_plain(raw)
+        else:
+            self._check_place(opening, closing)
+            self._counts.update(own)
+            self.pieces.append((opening, closing + 1, _encode(left)))
+        return closing + 1
+
+    def _name(self, opening: int) -> bytes:
+        """The key of the value that opens here; empty in a list."""
+        first = max(opening - _KEY_CHARS_MAX, 0)
+        found = _KEY_BEFORE.search(self._shadow[first:opening])
+        if found is None:
+            if first and self._shadow[opening - 1 : opening] not in (b"[", b","):
+                raise Unsure  # a longer key, or space before the value
+            return b""
+        name = self._data[first + found.start(1) : first + found.end(1)]
+        if b"\\" in name:
+            raise Unsure
+        return name
+
+    def _is_style(self, opening: int, closing: int) -> bool:
+        """Style text that can be told in the form that rrweb writes."""
+        name = self._name(opening)
+        if name in _STYLE_NAMES:
+            return self._in_attributes(opening, closing)
+        before = opening - len(_TEXT_NODE)
+        return (
+            name == b"textContent"
+            and self._shadow.startswith(_STYLE_TEXT, closing + 1)
+            and self._shadow.startswith(_TEXT_NODE, max(before, 0))
+            and not self._shadow.endswith(b'"attributes":', 0, max(before, 0))
+        )
+
+    def _in_attributes(self, opening: int, closing: int) -> bool:
+        start = self._shadow.rfind(_ATTRIBUTES, 0, opening)
+        if start < 0 or _NODE.search(self._shadow[max(start - _NODE_CHARS_MAX, 0) : start]) is None:
+            return False
+        found = _FLAT.match(self._shadow, start)
+        return found is not None and found.end() > closing
+
+    def _check_place(self, opening: int, closing: int) -> None:
+        """What would be changed must not be style, whose text stays."""
+        name = self._name(opening)
+        if name in _STYLE_NAMES:
+            raise Unsure
+        if name == b"textContent" and (
+            b"isStyle" in self._data or re.search(rb'"tagName"\s*:\s*"style"', self._data, re.I)
+        ):
+            raise Unsure
+
+
+def splice(
+    data: bytes, rules: Redaction, counts: Counter[str], *, fields: bool, book: TypedBook | None = None
+) -> bytes:
+    """Raw JSON as it may leave, the very same object where nothing changes. `fields`: it may hold rrweb nodes.
+
+    Raises Unsure, with `counts` and `book` as they were, where the full walk must decide.
+    """
+    own: Counter[str] = Counter()
+    mark = book.mark() if book is not None else None
+    way = _Splice(data, rules, own, book)
+    try:
+        way.run(rules.gates.find_field if fields else rules.gates.find)
+        if book is not None and mark is not None and book.names_again(mark, data):
+            raise Unsure
+    except Unsure:
+        if book is not None and mark is not None:
+            book.go_back(mark)
+        raise
+    if not way.pieces:
+        return data
+    counts.update(own)
+    parts, at = [], 0
+    for start, end, left in way.pieces:
+        parts += [data[at:start], left]
+        at = end
+    parts.append(data[at:])
+    return b"".join(parts)
