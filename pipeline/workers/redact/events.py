@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
-from bisect import bisect_right
 from collections import Counter
-from itertools import accumulate
 from typing import Any
 
 import msgspec
@@ -19,7 +17,7 @@ from pipeline.model.events import PORTABLE_TYPES, SessionEvent
 from pipeline.workers.redact.detectors import is_redacted
 from pipeline.workers.redact.names import is_personal, is_sensitive_target, last_step
 from pipeline.workers.redact.rules import Redaction
-from pipeline.workers.redact.splice import Unsure, splice
+from pipeline.workers.redact.splice import splice
 from pipeline.workers.redact.text import redact_text
 from pipeline.workers.redact.tree import Walk
 from pipeline.workers.redact.typed import Typed, TypedBook, Typing, close, resolve
@@ -44,6 +42,31 @@ class _Increment(msgspec.Struct):
 _peek = msgspec.json.Decoder(_Increment).decode
 _HEAD = re.compile(rb'\{"source":([0-9]{1,2})(?:,"type":([0-9]{1,2}))?[,}]')
 _SOURCE, _ATTRIBUTES = b'"source"', b'"attributes"'
+
+
+class _Value(msgspec.Struct):
+    """What a portable input tells."""
+
+    value: Any = None
+    target: Any = None
+    inputType: Any = None
+
+
+class _Text(msgspec.Struct):
+    """What an rrweb input tells."""
+
+    text: Any = None
+    id: Any = None
+
+
+_read_value = msgspec.json.Decoder(_Value).decode
+_read_text = msgspec.json.Decoder(_Text).decode
+
+
+@functools.lru_cache(64)
+def _known_by_type(kind: str) -> str:
+    kind = kind.strip().lower()
+    return "password" if kind == "password" else "field" if kind in _INPUT_TYPES_PERSONAL else ""
 
 
 @functools.lru_cache(1024)
@@ -101,25 +124,11 @@ class Redactor:
             for index in small:
                 out[index] = self._walked(out[index], None)
             return
-        pieces = [bytes(out[index].data) for index in small]
-        joined = b"\n".join(pieces)
-        fields = _ATTRIBUTES in joined
-        find = self._rules.gates.find_field if fields else self._rules.gates.find
-        hit = find(joined)
-        if hit is None:
-            return
-        ends = list(accumulate(len(each) + 1 for each in pieces))
-        while hit is not None:
-            start = hit.start() + (joined[hit.start()] == 10)  # a pattern may begin with the line break before
-            at = bisect_right(ends, start)
-            index = small[at]
-            try:
-                left = splice(pieces[at], self._rules, self._counts, fields=fields)
-                if left is not pieces[at]:
-                    out[index] = _with(out[index], left)
-            except Unsure:
-                out[index] = self._walked(out[index], None)
-            hit = find(joined, ends[at] - 1) if ends[at] <= len(joined) else None
+        values = [bytes(out[index].data) for index in small]
+        fields = any(_ATTRIBUTES in each for each in values)
+        for at, left in splice(values, self._rules, self._counts, fields=fields):
+            event = out[small[at]]
+            out[small[at]] = self._walked(event, None) if left is None else _with(event, left)
 
     def _walked(self, event: SessionEvent, book: TypedBook | None) -> SessionEvent:
         return _with(event, _encode(Walk(self._rules, self._counts, book=book).value(_decode(event.data))))
@@ -129,11 +138,9 @@ class Redactor:
         data = bytes(event.data)
         if not self._gated or self._book.is_named_in(data):
             return self._walked(event, self._book)
-        try:
-            left = splice(data, self._rules, self._counts, fields=True, book=self._book)
-        except Unsure:
-            return self._walked(event, self._book)
-        return event if left is data else _with(event, left)
+        for _, left in splice([data], self._rules, self._counts, fields=True, book=self._book):
+            return self._walked(event, self._book) if left is None else _with(event, left)
+        return event
 
     def _increment(self, index: int, out: list[SessionEvent], items: list[Typing], small: list[int]) -> None:
         event = out[index]
@@ -142,35 +149,35 @@ class Redactor:
             out[index] = self._in_order(event)
             return
         if source == _INPUT:
-            data = _decode(event.data)
-            value, field = data.get("text"), data.get("id")
+            typed = _read_text(event.data)
+            value, field = typed.text, typed.id
             if isinstance(value, str) and value and not is_redacted(value):
                 field = field if isinstance(field, int) else repr(field)
-                self._see(items, Typing(index, field, value, "field" if self._book.is_tainted(field) else "", data))
+                self._see(items, Typing(index, field, value, "field" if self._book.is_tainted(field) else ""))
         elif source == _INTERACTION and kind in _CLOSING_INTERACTIONS:
             close(items)
         small.append(index)
 
     def _portable_input(self, index: int, out: list[SessionEvent], items: list[Typing]) -> None:
-        data = _decode(out[index].data)
-        if not isinstance(data, dict):
+        raw = out[index].data
+        try:
+            typed = _read_value(raw)
+        except msgspec.ValidationError:  # no object
+            _decode(raw)
             return
-        value, target, kind = data.get("value"), data.get("target"), data.get("inputType")
-        kind = kind.strip().lower() if isinstance(kind, str) else ""
-        known = ""
-        if kind == "password":
-            known = "password"
-        elif kind in _INPUT_TYPES_PERSONAL or (isinstance(target, str) and _is_field_sensitive(target)):
+        value, target, kind = typed.value, typed.target, typed.inputType
+        known = _known_by_type(kind) if isinstance(kind, str) else ""
+        if not known and isinstance(target, str) and _is_field_sensitive(target):
             known = "field"
         if not isinstance(value, str):
             if known and value is not None:
+                data = _decode(raw)
                 data["value"] = self._rules.apply(known, str(value), self._counts)
                 out[index] = _with(out[index], _encode(data))
-            return
-        if not value or is_redacted(value):
-            out[index] = _with(out[index], _encode(data))
-            return
-        self._see(items, Typing(index, target if isinstance(target, str) else repr(target), value, known, data))
+        elif not value or is_redacted(value):
+            out[index] = _with(out[index], _encode(_decode(raw)))
+        else:
+            self._see(items, Typing(index, target if isinstance(target, str) else repr(target), value, known))
 
     @staticmethod
     def _see(items: list[Typing], item: Typing) -> None:
@@ -178,13 +185,17 @@ class Redactor:
             close(items)
         items.append(item)
 
-    def _is_secret(self, value: str) -> bool:
-        return redact_text(value, self._rules, Counter()) != value
+    def _secrets(self, items: list[Typing]) -> list[Typing]:
+        """Those whose values a detector would change."""
+        if not self._rules.gates.which("\n".join([item.value for item in items]).encode("utf-8", "surrogatepass")):
+            return []
+        return [item for item in items if redact_text(item.value, self._rules, Counter()) != item.value]
 
     def _mask(self, items: list[Typing], out: list[SessionEvent]) -> None:
         """Masked values keep their length, but those of portable password and secret fields, which say what they are."""
-        for item, kind in resolve(items, self._book, self._is_secret):
-            event, data = out[item.index], item.data
+        for item, kind in resolve(items, self._secrets(items), self._book):
+            event = out[item.index]
+            data = _decode(event.data)
             if event.type == "input":
                 method = None if kind != "typed" else "mask"
                 data["value"] = self._rules.apply(kind, item.value, self._counts, method)  # type: ignore[arg-type]

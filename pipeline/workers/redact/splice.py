@@ -1,7 +1,8 @@
 """The quick way through raw JSON: find what the gate hits, redact only the strings around the hits, leave all other bytes.
 
 What it does must equal the full walk (`tree`) of the decoded value; where the bytes alone do not tell what the walk would
-do (a sensitive key, an unusual order of members, a style's text, an escaped name), `Unsure` is raised and the walk decides.
+do (a sensitive key, an unusual order of members, a style's text, an escaped name), the value is
+left to the walk.
 
     {"type":2,"tagName":"a","attributes":{"href":"https://…?token=abc"},…
                                                   ↑ hit: find the string around it, decode, redact, put back
@@ -15,7 +16,10 @@ from __future__ import annotations
 
 import json
 import re
+from bisect import bisect_right
 from collections import Counter
+from dataclasses import dataclass
+from itertools import accumulate, groupby
 from typing import Any
 
 import msgspec
@@ -50,52 +54,72 @@ _encode = msgspec.json.Encoder().encode
 _scan = json.JSONDecoder().raw_decode
 
 
-class Unsure(Exception):
-    """The bytes alone do not tell; nothing was counted."""
+class _Unsure(Exception):
+    """The bytes alone do not tell what the walk would do."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """What to put in place of data[start:end], and what it counts as."""
+
+    start: int
+    end: int
+    left: bytes
+    counts: Counter[str]
 
 
 class _Splice:
-    """One value on its way through. `pieces` are (start, end, what to put there), in order."""
+    """JSON values, one a line, on their way through."""
 
-    __slots__ = ("_book", "_counts", "_data", "_latin", "_rules", "_shadow", "pieces")
+    __slots__ = ("_book", "_data", "_latin", "_rules", "_shadow", "pieces", "unsure")
 
-    def __init__(self, data: bytes, rules: Redaction, counts: Counter[str], book: TypedBook | None) -> None:
-        self._data, self._rules, self._counts, self._book = data, rules, counts, book
+    def __init__(self, data: bytes, rules: Redaction, book: TypedBook | None) -> None:
+        self._data, self._rules, self._book = data, rules, book
         self._shadow = data.replace(rb"\\", b"__").replace(rb"\"", b"__") if b"\\" in data else data
         self._latin = ""
-        self.pieces: list[tuple[int, int, bytes]] = []
+        self.pieces: list[_Piece] = []
+        self.unsure: list[int] = []
+        """Values that the walk must decide."""
 
-    def run(self, find: Any) -> None:
-        data, shadow, at = self._data, self._shadow, 0
-        while (hit := find(data, max(at - 1, 0))) is not None:
+    def run(self, find: Any, hit: Any, ends: list[int]) -> None:
+        """`hit` is the first; `ends` are the positions after the values' line breaks."""
+        shadow, at = self._shadow, 0
+        while hit is not None:
             start, end = hit.span()
-            first = max(start, at)
-            if shadow.count(_QUOTE, at, first) & 1:
-                opening = shadow.rfind(_QUOTE, at, first)
-            else:
-                opening = shadow.find(_QUOTE, first, end)
-                if opening < 0:
-                    at = self._number(first)
-                    continue
-            closing = shadow.find(_QUOTE, opening + 1)
-            if closing < 0:
-                raise Unsure
-            if _KEY_FOLLOWS.match(shadow, closing + 1):
-                at = self._key(opening, closing)
-            else:
-                at = self._text(opening, closing)
+            first = start if start > at else at
+            try:
+                if shadow.count(_QUOTE, at, first) & 1:
+                    at = self._string(shadow.rfind(_QUOTE, at, first))
+                else:
+                    opening = shadow.find(_QUOTE, first, end)
+                    at = self._number(first) if opening < 0 else self._string(opening)
+            except _Unsure:
+                value = bisect_right(ends, first)
+                self.unsure.append(value)
+                at = ends[value]
+                if at >= len(shadow):
+                    return
+            hit = find(self._data, at - 1)
+
+    def _string(self, opening: int) -> int:
+        closing = self._shadow.find(_QUOTE, opening + 1)
+        if closing < 0:
+            raise _Unsure
+        if _KEY_FOLLOWS.match(self._shadow, closing + 1):
+            return self._key(opening, closing)
+        return self._text(opening, closing)
 
     def _number(self, start: int) -> int:
         """A hit outside of strings: a number, which only the walk may judge where it is long."""
         found = _NUMBER.search(self._data, start)
         if found is None or len(found[0]) > 12:
-            raise Unsure
+            raise _Unsure
         return found.end()
 
     def _key(self, opening: int, closing: int) -> int:
         raw = self._data[opening + 1 : closing]
         if b"\\" in raw or not self._rules.is_plain_key(raw.decode()):
-            raise Unsure
+            raise _Unsure
         if raw == b"tagName" and _TAG.match(self._shadow, opening):
             return self._element(opening)
         return closing + 1
@@ -104,16 +128,15 @@ class _Splice:
         """A form field with all that is in it goes through the walk, and only it."""
         start = opening - 1 if self._data[opening - 1 : opening] == b"{" else opening - len(_ELEMENT)
         if start < 0 or (start != opening - 1 and not self._data.startswith(_ELEMENT, start)):
-            raise Unsure
+            raise _Unsure
         if self._data.endswith(b'"attributes":', 0, start):
-            raise Unsure
+            raise _Unsure
         self._latin = self._latin or self._data.decode("latin-1")  # one character a byte: positions stay
         end = _scan(self._latin, start)[1]
         own: Counter[str] = Counter()
         left = Walk(self._rules, own, book=self._book).value(_decode(self._data[start:end]))
         if own:
-            self._counts.update(own)
-            self.pieces.append((start, end, _encode(left)))
+            self.pieces.append(_Piece(start, end, _encode(left), own))
         return end
 
     def _text(self, opening: int, closing: int) -> int:
@@ -126,13 +149,12 @@ class _Splice:
         own: Counter[str] = Counter()
         left = redact_text(text, self._rules, own)
         if b"\\" in raw and self._name(opening) in _TELLING:
-            raise Unsure
+            raise _Unsure
         if left == text:
             self._rules.remember_plain(raw)
         else:
             self._check_place(opening, closing)
-            self._counts.update(own)
-            self.pieces.append((opening, closing + 1, _encode(left)))
+            self.pieces.append(_Piece(opening, closing + 1, _encode(left), own))
         return closing + 1
 
     def _name(self, opening: int) -> bytes:
@@ -141,11 +163,11 @@ class _Splice:
         found = _KEY_BEFORE.search(self._shadow[first:opening])
         if found is None:
             if first and self._shadow[opening - 1 : opening] not in (b"[", b","):
-                raise Unsure  # a longer key, or space before the value
+                raise _Unsure  # a longer key, or space before the value
             return b""
         name = self._data[first + found.start(1) : first + found.end(1)]
         if b"\\" in name:
-            raise Unsure
+            raise _Unsure
         return name
 
     def _is_style(self, opening: int, closing: int) -> bool:
@@ -172,37 +194,43 @@ class _Splice:
         """What would be changed must not be style, whose text stays."""
         name = self._name(opening)
         if name in _STYLE_NAMES:
-            raise Unsure
+            raise _Unsure
         if name == b"textContent" and (
             b"isStyle" in self._data or re.search(rb'"tagName"\s*:\s*"style"', self._data, re.I)
         ):
-            raise Unsure
+            raise _Unsure
 
 
 def splice(
-    data: bytes, rules: Redaction, counts: Counter[str], *, fields: bool, book: TypedBook | None = None
-) -> bytes:
-    """Raw JSON as it may leave, the very same object where nothing changes. `fields`: it may hold rrweb nodes.
-
-    Raises Unsure, with `counts` and `book` as they were, where the full walk must decide.
-    """
-    own: Counter[str] = Counter()
+    values: list[bytes], rules: Redaction, counts: Counter[str], *, fields: bool, book: TypedBook | None = None
+) -> list[tuple[int, bytes | None]]:
+    """(index, the value as it may leave) of those raw JSON values that change; None where the full walk must decide: nothing
+    of that value is counted then. `fields`: they may hold rrweb nodes. With a `book` give one value."""
+    data = values[0] if len(values) == 1 else b"\n".join(values)
+    find = rules.gates.find_field if fields else rules.gates.find
+    hit = find(data)
+    if hit is None:
+        return []
     mark = book.mark() if book is not None else None
-    way = _Splice(data, rules, own, book)
-    try:
-        way.run(rules.gates.find_field if fields else rules.gates.find)
-        if book is not None and mark is not None and book.names_again(mark, data):
-            raise Unsure
-    except Unsure:
-        if book is not None and mark is not None:
-            book.go_back(mark)
-        raise
-    if not way.pieces:
-        return data
-    counts.update(own)
-    parts, at = [], 0
-    for start, end, left in way.pieces:
-        parts += [data[at:start], left]
-        at = end
-    parts.append(data[at:])
+    ends = list(accumulate([len(each) + 1 for each in values]))
+    way = _Splice(data, rules, book)
+    way.run(find, hit, ends)
+    if book is not None and mark is not None and (way.unsure or book.names_again(mark, data)):
+        book.go_back(mark)
+        return [(0, None)]
+    changed: list[tuple[int, bytes | None]] = [(value, None) for value in way.unsure]
+    for value, pieces in groupby(way.pieces, lambda piece: bisect_right(ends, piece.start)):
+        if value not in way.unsure:
+            changed.append((value, _put(values[value], ends[value] - len(values[value]) - 1, list(pieces), counts)))
+    return changed
+
+
+def _put(value: bytes, offset: int, pieces: list[_Piece], counts: Counter[str]) -> bytes:
+    parts: list[bytes] = []
+    at = 0
+    for piece in pieces:
+        parts += (value[at : piece.start - offset], piece.left)
+        at = piece.end - offset
+        counts.update(piece.counts)
+    parts.append(value[at:])
     return b"".join(parts)

@@ -10,9 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 
@@ -33,6 +31,7 @@ class TypedBook:
     """The same while a batch goes through."""
 
     def __init__(self, typed: Typed) -> None:
+        self._typed = typed
         self.nodes = dict.fromkeys(typed.nodes)
         self._fields = dict.fromkeys(typed.fields)
         self.flooded = typed.flooded
@@ -83,7 +82,8 @@ class TypedBook:
 
     @property
     def frozen(self) -> Typed:
-        return Typed(tuple(self.nodes), tuple(self._fields), self.flooded)
+        left = Typed(tuple(self.nodes), tuple(self._fields), self.flooded)
+        return self._typed if left == self._typed else left
 
 
 @functools.lru_cache(256)
@@ -97,14 +97,13 @@ def _hashed(field: str) -> bytes:
 
 @dataclass(slots=True)
 class Typing:
-    """One typed value: where it stands, in which field; `known` as the field was known sensitive; the whole `data` of its
-    event; `closed` once something else happened after it."""
+    """One typed value: where it stands, in which field; `known` as the field was known sensitive; `closed` once
+    something else happened after it."""
 
     index: int
     field: str | int
     value: str
     known: str
-    data: dict[str, Any]
     closed: bool = False
 
 
@@ -120,10 +119,11 @@ def is_digits(value: str) -> bool:
     return _DIGITS.fullmatch(value) is not None and sum(each.isdigit() for each in value) >= 4
 
 
-def resolve(items: list[Typing], book: TypedBook, is_secret: Callable[[str], bool]) -> list[tuple[Typing, str]]:
-    """The values to mask, with the kind they count as. A detector's hit taints the field, before and after."""
-    for item in items:
-        if not item.known and not book.is_tainted(item.field) and is_secret(item.value):
+def resolve(items: list[Typing], secrets: list[Typing], book: TypedBook) -> list[tuple[Typing, str]]:
+    """The values to mask, with the kind they count as. What a detector finds (`secrets`) taints the field, before and
+    after."""
+    for item in secrets:
+        if not item.known:
             book.taint(item.field)
     found = []
     for item in items:
