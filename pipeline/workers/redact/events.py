@@ -7,7 +7,6 @@ and in order: the form fields in them matter to later inputs. Typed values go by
 from __future__ import annotations
 
 import functools
-import re
 from collections import Counter
 from typing import Any
 
@@ -40,8 +39,11 @@ class _Increment(msgspec.Struct):
 
 
 _peek = msgspec.json.Decoder(_Increment).decode
-_HEAD = re.compile(rb'\{"source":([0-9]{1,2})(?:,"type":([0-9]{1,2}))?[,}]')
-_SOURCE, _ATTRIBUTES = b'"source"', b'"attributes"'
+_SOURCES = {b'{"source":%d,' % each: each for each in range(10)}
+_INTERACTIONS = {b'"type":%d,' % each: each for each in range(10)}
+_HEAD_BYTES = len(b'{"source":0,')
+_TYPE_BYTES = _HEAD_BYTES + len(b'"type":0,')
+_SOURCE, _TYPE, _ATTRIBUTES = b'"source"', b'"type"', b'"attributes"'
 
 
 class _Value(msgspec.Struct):
@@ -206,11 +208,13 @@ class Redactor:
 
 def _what(data: bytes) -> tuple[Any, Any]:
     """(source, type) of an rrweb increment; told from its first bytes where they are as rrweb writes them."""
-    head = _HEAD.match(data)
-    if head is not None and data.count(_SOURCE) == 1:
-        source = int(head[1])
-        if source != _INTERACTION or (head[2] is not None and data.count(b'"type"') == 1):
-            return source, int(head[2] or -1)
+    source = _SOURCES.get(data[:_HEAD_BYTES])
+    if source is not None and data.count(_SOURCE) == 1:
+        if source != _INTERACTION:
+            return source, None
+        kind = _INTERACTIONS.get(data[_HEAD_BYTES:_TYPE_BYTES])
+        if kind is not None and data.count(_TYPE) == 1:
+            return source, kind
     try:
         seen = _peek(data)
     except msgspec.ValidationError:  # no object; or a number beyond every float, which may not hide typed text

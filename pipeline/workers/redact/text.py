@@ -22,7 +22,7 @@ PLAIN_CHARS = 11
 
 _PIECE = re.compile(r"""[^\s&=?#;/"'<>(),{}\[\]]*%[0-9A-Fa-f]{2}[^\s&=?#;/"'<>(),{}\[\]]*""")
 _BASE64 = re.compile(BASE64_GATE)
-_ALPHABET = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_")
+_RUN = re.compile("[A-Za-z0-9+/_-]{15,}")
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
@@ -99,23 +99,17 @@ def _percent(text: str, rules: Redaction, counts: Counter[str], depth: int) -> s
 
 
 def _base64(text: str, rules: Redaction, counts: Counter[str], depth: int) -> str:
-    """A match gives the alignment; from there the run goes both ways."""
-    at = 0
-    while (found := _BASE64.search(text, at)) is not None:
-        start, end = found.span()
-        while start - 4 >= at and all(each in _ALPHABET for each in text[start - 4 : start]):
-            start -= 4
-        while end < len(text) and text[end] in _ALPHABET:
-            end += 1
-        run = text[start:end]
-        if (end - start) % 4 == 1:
-            run = run[:-1]
-        at = start + len(run)
-        clean = _base64_run(run, rules, counts, depth)
-        if clean is not None:
-            text = text[:start] + clean + text[at:]
-            at = start + len(clean)
-    return text
+    def put(found: re.Match[str]) -> str:
+        """The gate's hit gives the alignment; from there the run goes both ways, without a last character alone."""
+        hit = _BASE64.search(found[0])
+        if hit is None:
+            return found[0]
+        start = hit.start() % 4
+        end = len(found[0]) - ((len(found[0]) - start) % 4 == 1)
+        clean = _base64_run(found[0][start:end], rules, counts, depth)
+        return found[0] if clean is None else found[0][:start] + clean + found[0][end:]
+
+    return _RUN.sub(put, text)
 
 
 def _base64_run(run: str, rules: Redaction, counts: Counter[str], depth: int) -> str | None:
