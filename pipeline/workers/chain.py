@@ -29,6 +29,7 @@ from pipeline.model.batches import (
 )
 from pipeline.model.events import SessionEvent, decode_payload, encode_payload
 from pipeline.workers.redact.events import Redactor
+from pipeline.workers.redact.rules import Redaction
 from pipeline.workers.redact.text import redact_text
 from pipeline.workers.redact.typed import Typed
 from pipeline.workers.rules import Rules
@@ -155,16 +156,26 @@ def _check_envelope(batch: RecorderBatch) -> None:
 def _clean_envelope(batch: RecorderBatch, rules: Rules, redacted: Counter[str]) -> RecorderBatch:
     """What describes the page and the client leaves in clean records, session updates and state too; ids and the user stay:
     they are what a session is found by."""
-    page = batch.metadata
-
-    def clean(text: str) -> str:
-        return redact_text(text, rules.redaction.of(batch.tenant), redacted)[:TEXT_CHARS_MAX]
-
-    return msgspec.structs.replace(
-        batch,
-        client_version=None if batch.client_version is None else clean(batch.client_version),
-        metadata=msgspec.structs.replace(page, url=clean(page.url), user_agent=clean(page.user_agent)),
+    page, redaction = batch.metadata, rules.redaction.of(batch.tenant)
+    version, url, agent = (
+        _clean_line(text, redaction, redacted) for text in (batch.client_version or "", page.url, page.user_agent)
     )
+    if url is not page.url or agent is not page.user_agent:
+        batch = msgspec.structs.replace(batch, metadata=msgspec.structs.replace(page, url=url, user_agent=agent))
+    if batch.client_version and version is not batch.client_version:
+        batch = msgspec.structs.replace(batch, client_version=version)
+    return batch
+
+
+def _clean_line(text: str, redaction: Redaction, redacted: Counter[str]) -> str:
+    """The very same text where nothing is found; most batches of a session say the same again."""
+    if redaction.is_plain_text(text):
+        return text
+    left = redact_text(text, redaction, redacted)[:TEXT_CHARS_MAX]
+    if left != text:
+        return left
+    redaction.remember_plain_text(text)
+    return text
 
 
 def _events(batch: RecorderBatch) -> list[SessionEvent]:

@@ -56,6 +56,14 @@ class Redaction:
             self.plain_keys.add(key)
         return True
 
+    def is_plain_text(self, text: str) -> bool:
+        """Whether nothing was found in this text before; False where that is not remembered."""
+        return text.encode("utf-8", "surrogatepass") in self.plain_texts
+
+    def remember_plain_text(self, text: str) -> None:
+        if '"' not in text and "\\" not in text:  # as it would stand in JSON
+            self.remember_plain(text.encode("utf-8", "surrogatepass"))
+
     def remember_plain(self, raw: bytes) -> None:
         if len(raw) <= PLAIN_TEXT_BYTES_MAX:
             if len(self.plain_texts) >= PLAIN_TEXTS_MAX:

@@ -15,7 +15,8 @@ from pipeline.workers.redact.rules import Redaction
 from pipeline.workers.redact.text import redact_text
 from pipeline.workers.redact.typed import TypedBook
 
-DEPTH_MAX = 200
+DEPTH_MAX = 300
+"""Levels of JSON, two for an element in a DOM snapshot; the interpreter's own limit is above 400."""
 STYLE_ATTRIBUTES = frozenset(["style", "_cssText", "d", "points", "viewBox", "transform", "rr_dataURL"])
 """Attributes of an rrweb node that are style, geometry or a picture."""
 

@@ -132,11 +132,18 @@ def test_payload_that_is_not_its_events_is_poison(payload: bytes, count: int) ->
     assert found.reason == "bad_payload"
 
 
-@pytest.mark.parametrize("depth", [900, 100_000])
-def test_nesting_beyond_what_can_be_read_has_a_reason_of_its_own(depth: int) -> None:
-    deep = b"[" * depth + b'"a@b.example"' + b"]" * depth
+@pytest.mark.parametrize(("depth", "inner"), [(100_000, b'"a@b.example"'), (900, b'{"password":"hunter2"}')])
+def test_nesting_beyond_what_can_be_read_has_a_reason_of_its_own(depth: int, inner: bytes) -> None:
+    deep = b"[" * depth + inner + b"]" * depth
     payload = b'{"type":"x","timestamp":1,"data":' + deep + b"}"
     assert poison(batch("b", payload=payload, event_count=1)).reason == "too_deep"
+
+
+def test_a_string_is_redacted_in_its_place_however_deep_it_stands() -> None:
+    deep = b"[" * 600 + b'"a@b.example"' + b"]" * 600
+    payload = b'{"type":"x","timestamp":1,"data":' + deep + b"}"
+    left = step(None, batch("b", payload=payload, event_count=1), place(1), Rules()).clean.payload
+    assert left == payload.replace(b"a@b.example", b"[REDACTED]")
 
 
 def test_poison_quotes_no_value() -> None:
