@@ -23,7 +23,7 @@ WHOLE_WORD = r"auth|card|cc|csc|ssn|iban|otp|pin|pan|jwt|bearer|cnp|tan"
 
 WHOLE_NAME = r"cookie|set-cookie"
 
-AFTER_WORD = r'(?:[^A-Za-z0-9"\\,{}:][^"\\,{}:]*)?'
+AFTER_WORD = r'(?:[^A-Za-z0-9"\\,{}:\x00-\x1f][^"\\,{}:\x00-\x1f]*)?'
 """What may follow a short word in a name: nothing that could end the name in JSON, so that a gate over JSON can see it."""
 
 _SENSITIVE = re.compile(

@@ -92,11 +92,11 @@ class Walk:
         """A text node of a style element (its text stays) or of a sensitive field (its text is masked)."""
         if not isinstance(child, dict) or not isinstance(child.get("textContent"), str):
             return self.value(child, depth)
-        rest = self._object({key: each for key, each in child.items() if key != "textContent"}, depth)
+        left = self._object({**child, "textContent": ""}, depth)
         if hidden and self._book is not None and isinstance(child.get("id"), int):
             self._book.know_node(child["id"])
-        text = self._mask(child["textContent"]) if hidden else child["textContent"]
-        return {"textContent": text, **rest} if next(iter(child)) == "textContent" else {**rest, "textContent": text}
+        left["textContent"] = self._mask(child["textContent"]) if hidden else child["textContent"]
+        return left
 
     def _is_sensitive_field(self, tag: str, attributes: dict[str, Any], node: Any) -> bool:
         if tag not in FIELD_TAGS:

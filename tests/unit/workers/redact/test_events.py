@@ -154,8 +154,8 @@ def test_nesting_beyond_the_bound_is_refused() -> None:
                 + b"1"
                 + b"]" * 300
                 + b', "x@y.io"], "z":'
-                + b"[" * 250
-                + b"]" * 250
+                + b"[" * 350
+                + b"]" * 350
                 + b"}",
             )
         )
