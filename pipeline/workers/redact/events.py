@@ -43,7 +43,7 @@ _SOURCES = {b'{"source":%d,' % each: each for each in range(10)}
 _INTERACTIONS = {b'"type":%d,' % each: each for each in range(10)}
 _HEAD_BYTES = len(b'{"source":0,')
 _TYPE_BYTES = _HEAD_BYTES + len(b'"type":0,')
-_SOURCE, _TYPE, _ATTRIBUTES = b'"source"', b'"type"', b'"attributes"'
+_SOURCE, _TYPE = b'"source"', b'"type"'
 
 
 class _Value(msgspec.Struct):
@@ -127,8 +127,7 @@ class Redactor:
                 out[index] = self._walked(out[index], None)
             return
         values = [bytes(out[index].data) for index in small]
-        fields = any(_ATTRIBUTES in each for each in values)
-        for at, left in splice(values, self._rules, self._counts, fields=fields):
+        for at, left in splice(values, self._rules, self._counts):
             event = out[small[at]]
             out[small[at]] = self._walked(event, None) if left is None else _with(event, left)
 
@@ -140,7 +139,7 @@ class Redactor:
         data = bytes(event.data)
         if not self._gated or self._book.is_named_in(data):
             return self._walked(event, self._book)
-        for _, left in splice([data], self._rules, self._counts, fields=True, book=self._book):
+        for _, left in splice([data], self._rules, self._counts, self._book):
             return self._walked(event, self._book) if left is None else _with(event, left)
         return event
 

@@ -27,7 +27,7 @@ AFTER_WORD = r'(?:[^A-Za-z0-9"\\,{}:\x00-\x1f][^"\\,{}:\x00-\x1f]*)?'
 """What may follow a short word in a name: nothing that could end the name in JSON, so that a gate over JSON can see it."""
 
 _SENSITIVE = re.compile(
-    rf"(?:{ANYWHERE})|(?<![a-z0-9])(?:{WHOLE_WORD}){AFTER_WORD}$|^(?:{WHOLE_NAME})$", re.I | re.ASCII
+    rf"(?:{ANYWHERE})|(?<![a-z0-9])(?:{WHOLE_WORD}){AFTER_WORD}\Z|^(?:{WHOLE_NAME})\Z", re.I | re.ASCII
 )
 _PERSONAL = re.compile(
     r"e-?mail|phone|mobile|\btel\b|expir|cc-|birth|passport|account[_-]?n|one-time-code", re.I | re.ASCII

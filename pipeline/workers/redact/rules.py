@@ -19,7 +19,7 @@ HASH_CHARS = 16
 PLAIN_KEYS_MAX = 4_096
 PLAIN_KEY_CHARS_MAX = 64
 PLAIN_TEXTS_MAX = 8_192
-PLAIN_TEXT_BYTES_MAX = 256
+PLAIN_TEXT_BYTES_MAX = 1_024
 
 KIND_KEYS = ("key", "password", "field", "typed")
 """Kinds beside the detectors': a sensitive key, a password input, a field known by its name, another typed value."""

@@ -26,7 +26,7 @@ import msgspec
 
 from pipeline.workers.redact.rules import Redaction
 from pipeline.workers.redact.text import redact_text
-from pipeline.workers.redact.tree import STYLE_ATTRIBUTES, Walk
+from pipeline.workers.redact.tree import STYLE_ATTRIBUTES, Walk, wipe
 from pipeline.workers.redact.typed import TypedBook
 
 _QUOTE = b'"'
@@ -35,7 +35,8 @@ _KEY_BEFORE = re.compile(rb'"([^"]*)"\s*:\s*\Z')
 _KEY_CHARS_MAX = 64
 _NUMBER = re.compile(rb"-?[0-9][0-9.eE+-]*")
 _TAG = re.compile(rb'"tagName"\s*:\s*"(?:input|textarea|select)"', re.IGNORECASE)
-_ATTRIBUTES = b'"attributes":{'
+_ATTRIBUTES = b'"attributes"'
+_ATTRIBUTES_OF = b'"attributes":{'
 _FLAT = re.compile(rb'"attributes":\{(?:"[^"]*":(?:"[^"]*"|[a-z0-9.-]+),?)*\}')
 """An object of attributes whose values are no objects, in the shadow."""
 _STYLE_NAMES = frozenset(each.encode() for each in STYLE_ATTRIBUTES)
@@ -44,6 +45,9 @@ _TELLING = frozenset([b"tagName", b"type", b"name", b"id", b"autocomplete", b"pl
 _ELEMENT = b'{"type":2,'
 _TEXT_NODE = b'{"type":3,"textContent":'
 _STYLE_TEXT = b',"isStyle":true'
+_STYLE_TAG = re.compile(rb'"tagName"\s*:\s*"style"', re.IGNORECASE)
+_ID_ONLY = re.compile(rb',"id":-?[0-9]+\}')
+_SIMPLE = re.compile(rb'\s*:\s*("[^"]*"|[^\s",\[\]{}]+)')
 _STYLE_CHARS_MIN = 256
 _NODE = re.compile(rb'(?<!"attributes":)\{(?:"type":2,"tagName":"[^"]*"|"id":[0-9]+),\Z')
 """What stands before the attributes of a node, as rrweb writes it."""
@@ -118,11 +122,28 @@ class _Splice:
 
     def _key(self, opening: int, closing: int) -> int:
         raw = self._data[opening + 1 : closing]
-        if b"\\" in raw or not self._rules.is_plain_key(raw.decode()):
+        if b"\\" in raw:
             raise _Unsure
+        if not self._rules.is_plain_key(raw.decode()):
+            return self._sensitive(raw.decode(), closing + 1)
         if raw == b"tagName" and _TAG.match(self._shadow, opening):
             return self._element(opening)
         return closing + 1
+
+    def _sensitive(self, name: str, at: int) -> int:
+        """A key that tells of a secret; the walk looks at what is more than one value, or at a key that is one itself."""
+        if not self._rules.is_sensitive(name) or redact_text(name, self._rules, Counter()) != name:
+            raise _Unsure
+        found = _SIMPLE.match(self._shadow, at)
+        if found is None:
+            raise _Unsure
+        start, end = found.span(1)
+        value = _decode(self._data[start:end])
+        own: Counter[str] = Counter()
+        left = wipe(value, self._rules, own)
+        if own:
+            self.pieces.append(_Piece(start, end, _encode(left), own))
+        return end
 
     def _element(self, opening: int) -> int:
         """A form field with all that is in it goes through the walk, and only it."""
@@ -184,7 +205,7 @@ class _Splice:
         )
 
     def _in_attributes(self, opening: int, closing: int) -> bool:
-        start = self._shadow.rfind(_ATTRIBUTES, 0, opening)
+        start = self._shadow.rfind(_ATTRIBUTES_OF, 0, opening)
         if start < 0 or _NODE.search(self._shadow[max(start - _NODE_CHARS_MAX, 0) : start]) is None:
             return False
         found = _FLAT.match(self._shadow, start)
@@ -193,21 +214,31 @@ class _Splice:
     def _check_place(self, opening: int, closing: int) -> None:
         """What would be changed must not be style, whose text stays."""
         name = self._name(opening)
-        if name in _STYLE_NAMES:
+        if name in _STYLE_NAMES or (name == b"textContent" and not self._is_plain_text_node(opening, closing)):
             raise _Unsure
-        if name == b"textContent" and (
-            b"isStyle" in self._data or re.search(rb'"tagName"\s*:\s*"style"', self._data, re.I)
+
+    def _is_plain_text_node(self, opening: int, closing: int) -> bool:
+        """A text node as rrweb writes it, of no style element: that would be the nearest element before."""
+        before = opening - len(_TEXT_NODE)
+        if (
+            before < 0
+            or not self._shadow.startswith(_TEXT_NODE, before)
+            or not _ID_ONLY.match(self._shadow, closing + 1)
         ):
-            raise _Unsure
+            return False
+        if self._shadow.endswith(b'"attributes":', 0, before):
+            return False
+        tag = self._shadow.rfind(b'"tagName"', 0, before)
+        return tag < 0 or _STYLE_TAG.match(self._shadow, tag) is None
 
 
 def splice(
-    values: list[bytes], rules: Redaction, counts: Counter[str], *, fields: bool, book: TypedBook | None = None
+    values: list[bytes], rules: Redaction, counts: Counter[str], book: TypedBook | None = None
 ) -> list[tuple[int, bytes | None]]:
     """(index, the value as it may leave) of those raw JSON values that change; None where the full walk must decide: nothing
-    of that value is counted then. `fields`: they may hold rrweb nodes. With a `book` give one value."""
+    of that value is counted then. With a `book` give one value."""
     data = values[0] if len(values) == 1 else b"\n".join(values)
-    find = rules.gates.find_field if fields else rules.gates.find
+    find = rules.gates.find_field if _ATTRIBUTES in data else rules.gates.find
     hit = find(data)
     if hit is None:
         return []

@@ -63,11 +63,11 @@ class Walk:
             elif key == "textContent" and style:
                 out[name] = inner
             elif key == "childNodes" and isinstance(inner, list) and (hidden or style):
-                out[name] = [self._child(each, depth + 1, hidden=hidden) for each in inner]
+                out[name] = self._children(inner, depth + 1, hidden=hidden)
             elif known and key in ("value", "textContent") and isinstance(inner, str):
                 out[name] = self._mask(inner)
             elif not plain and self._rules.is_sensitive(key):
-                out[name] = self._wipe(inner, depth)
+                out[name] = wipe(inner, self._rules, self._counts)
             else:
                 out[name] = self.value(inner, depth)
         return out
@@ -83,10 +83,16 @@ class Walk:
             elif hidden and key == "value" and isinstance(inner, str):
                 out[name] = self._mask(inner)
             elif not plain and self._rules.is_sensitive(key):
-                out[name] = self._wipe(inner, depth)
+                out[name] = wipe(inner, self._rules, self._counts)
             else:
                 out[name] = self.value(inner, depth)
         return out
+
+    def _children(self, children: list[Any], depth: int, *, hidden: bool) -> list[Any]:
+        """Of a style element, which has text only (with elements in it, it is none), or of a sensitive field."""
+        if not hidden and any(isinstance(each, dict) and "tagName" in each for each in children):
+            return [self.value(each, depth) for each in children]
+        return [self._child(each, depth, hidden=hidden) for each in children]
 
     def _child(self, child: Any, depth: int, *, hidden: bool) -> Any:
         """A text node of a style element (its text stays) or of a sensitive field (its text is masked)."""
@@ -111,11 +117,11 @@ class Walk:
     def _mask(self, value: str) -> str:
         return value if not value or is_redacted(value) else self._rules.apply("field", value, self._counts, "mask")
 
-    def _wipe(self, value: Any, depth: int) -> Any:
-        """What stands under a sensitive key: nothing of it is told but that it was there. The members of an object are
-        wiped one by one, so that structures (rrweb's among them) stay."""
-        if value is None or isinstance(value, bool) or value == "":
-            return value
-        if isinstance(value, str) and is_redacted(value):
-            return value
-        return self._rules.apply("key", value if isinstance(value, str) else str(value), self._counts)
+
+def wipe(value: Any, rules: Redaction, counts: Counter[str]) -> Any:
+    """What stands under a sensitive key: nothing of it is told but that it was there."""
+    if value is None or isinstance(value, bool) or value == "":
+        return value
+    if isinstance(value, str) and is_redacted(value):
+        return value
+    return rules.apply("key", value if isinstance(value, str) else str(value), counts)

@@ -124,7 +124,7 @@ ONE = b'{"type":"click","timestamp":1}'
      (b'{"type":"x","timestamp":1,"data":"\xff"}', 1), (b'{"type":"x","timestamp":1,"data":"\xed\xa0\x80"}', 1),
      (b'{"type":"click","timestamp":1,"data":"\\ud800"}', 1), (b'{"type":"x","timestamp":1,"data":"a\nb"}', 1),
      (b'{"type":"x","timestamp":1,"data":NaN}', 1), (b'{"type":"x","timestamp":1,"data":[1,]}', 1),
-     (b'{"type":"submit","timestamp":1,"data":{"formData":{"password":"x","n":1e999}}}', 1),
+     (b'{"type":"submit","timestamp":1,"data":{"formData":{"password":["x"],"n":1e999}}}', 1),
      (b'{"type":"input","timestamp":1,"data":{"inputType":"password","value":"x","target":1e999}}', 1)],
 )  # fmt: skip
 def test_payload_that_is_not_its_events_is_poison(payload: bytes, count: int) -> None:

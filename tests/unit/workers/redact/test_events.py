@@ -130,8 +130,14 @@ def test_secret_hides_behind_no_spelling(kind: str | int, data: bytes) -> None:
     assert "hunter2" not in json.dumps(out)
 
 
+def test_number_that_cannot_be_read_beside_a_secret_stays() -> None:
+    event = SessionEvent("console", 0, msgspec.Raw(b'{"password":"hunter2","n":1e999}'))
+    (left,) = Redactor(BUILT_IN, Typed(), Counter()).clean([event])
+    assert bytes(left.data) == b'{"password":"[REDACTED]","n":1e999}'
+
+
 @pytest.mark.parametrize(
-    "data", [b'{"password":"hunter2","n":1e999}', b'{"password":"hunter2"', b'{"token":"\\ud800"}']
+    "data", [b'{"password":["hunter2"],"n":1e999}', b'{"password":"hunter2"', b'{"token":"\\ud800"}']
 )
 def test_event_that_must_be_read_and_cannot_be_is_refused(data: bytes) -> None:
     with pytest.raises(msgspec.DecodeError) as refused:
