@@ -1,15 +1,13 @@
 """The quick way through raw JSON: find what the gate hits, redact only the strings around the hits, leave all other bytes.
 
-What it does must equal the full walk (`tree`) of the decoded value; where the bytes alone do not tell what the walk would
-do (a sensitive key, an unusual order of members, a style's text, an escaped name), the value is
-left to the walk.
+What it does must equal the full walk (`tree`) of the decoded value. Where the bytes alone do not tell what the walk would do
+(an object under a sensitive key, an unusual order of members, an escaped name) the value is left to the walk.
 
     {"type":2,"tagName":"a","attributes":{"href":"https://…?token=abc"},…
                                                   ↑ hit: find the string around it, decode, redact, put back
 
-Positions are told apart by a shadow of the same length in which escapes are blanked, so that every quote left opens or
-closes a string. `at` always stands outside of strings, so the number of quotes from `at` to a hit says whether the hit lies
-in one. The search goes on one byte before `at`: a pattern may need the character before a secret, and that may be a quote.
+`at` always stands outside of strings. The search goes on one byte before it: a pattern may need the character before a
+secret, and that may be a quote.
 """
 
 from __future__ import annotations
@@ -31,14 +29,18 @@ from pipeline.workers.redact.typed import TypedBook
 
 _QUOTE = b'"'
 _KEY_FOLLOWS = re.compile(rb"\s*:")
-_KEY_BEFORE = re.compile(rb'"([^"]*)"\s*:\s*\Z')
+_KEY_BEFORE = re.compile(rb'"([^"\\]*)"\s*:\s*\Z')
+_BACKSLASH = ord("\\")
+_BEFORE_STRING, _AFTER_STRING = frozenset(b":,[{ \t\r\n"), frozenset(b":,]} \t\r\n")
+_CHARS = rb'[^"\\]*(?:\\.[^"\\]*)*'
+_REST = re.compile(_CHARS + b'"')
 _KEY_CHARS_MAX = 64
 _NUMBER = re.compile(rb"-?[0-9][0-9.eE+-]*")
 _TAG = re.compile(rb'"tagName"\s*:\s*"(?:input|textarea|select)"', re.IGNORECASE)
 _ATTRIBUTES = b'"attributes"'
 _ATTRIBUTES_OF = b'"attributes":{'
-_FLAT = re.compile(rb'"attributes":\{(?:"[^"]*":(?:"[^"]*"|[a-z0-9.-]+),?)*\}')
-"""An object of attributes whose values are no objects, in the shadow."""
+_FLAT = re.compile(rb'"attributes":\{(?:"%b":(?:"%b"|[a-z0-9.-]+),?)*\}' % (_CHARS, _CHARS))
+"""An object of attributes whose values are no objects."""
 _STYLE_NAMES = frozenset(each.encode() for each in STYLE_ATTRIBUTES)
 _TELLING = frozenset([b"tagName", b"type", b"name", b"id", b"autocomplete", b"placeholder", b"aria-label", b"source"])
 """Members that decide how others are treated: their values must be plain to see."""
@@ -47,7 +49,7 @@ _TEXT_NODE = b'{"type":3,"textContent":'
 _STYLE_TEXT = b',"isStyle":true'
 _STYLE_TAG = re.compile(rb'"tagName"\s*:\s*"style"', re.IGNORECASE)
 _ID_ONLY = re.compile(rb',"id":-?[0-9]+\}')
-_SIMPLE = re.compile(rb'\s*:\s*("[^"]*"|[^\s",\[\]{}]+)')
+_SIMPLE = re.compile(rb'\s*:\s*("%b"|[^\s",\[\]{}]+)' % _CHARS)
 _STYLE_CHARS_MIN = 256
 _NODE = re.compile(rb'(?<!"attributes":)\{(?:"type":2,"tagName":"[^"]*"|"id":[0-9]+),\Z')
 """What stands before the attributes of a node, as rrweb writes it."""
@@ -75,11 +77,10 @@ class _Piece:
 class _Splice:
     """JSON values, one a line, on their way through."""
 
-    __slots__ = ("_book", "_data", "_latin", "_rules", "_shadow", "pieces", "unsure")
+    __slots__ = ("_book", "_data", "_latin", "_rules", "pieces", "unsure")
 
     def __init__(self, data: bytes, rules: Redaction, book: TypedBook | None) -> None:
         self._data, self._rules, self._book = data, rules, book
-        self._shadow = data.replace(rb"\\", b"__").replace(rb"\"", b"__") if b"\\" in data else data
         self._latin = ""
         self.pieces: list[_Piece] = []
         self.unsure: list[int] = []
@@ -87,29 +88,52 @@ class _Splice:
 
     def run(self, find: Any, hit: Any, ends: list[int]) -> None:
         """`hit` is the first; `ends` are the positions after the values' line breaks."""
-        shadow, at = self._shadow, 0
+        data, at = self._data, 0
         while hit is not None:
             start, end = hit.span()
             first = start if start > at else at
             try:
-                if shadow.count(_QUOTE, at, first) & 1:
-                    at = self._string(shadow.rfind(_QUOTE, at, first))
-                else:
-                    opening = shadow.find(_QUOTE, first, end)
-                    at = self._number(first) if opening < 0 else self._string(opening)
+                opening = self._opening(at, first)
+                if opening < 0:
+                    opening = data.find(_QUOTE, first, end)
+                at = self._number(first) if opening < 0 else self._string(opening)
             except _Unsure:
                 value = bisect_right(ends, first)
                 self.unsure.append(value)
                 at = ends[value]
-                if at >= len(shadow):
+                if at >= len(data):
                     return
-            hit = find(self._data, at - 1)
+            hit = find(data, at - 1)
+
+    def _opening(self, at: int, position: int) -> int:
+        """Where the string begins in which the position lies; -1 outside of strings. `at` lies outside.
+
+        The nearest quote before tells by its neighbours: one that opens follows a sign of structure, one that closes is
+        followed by one. Where both are so, all quotes from `at` on are counted.
+        """
+        data = self._data
+        quote = data.rfind(_QUOTE, at, position)
+        while quote > at and self._is_escaped(quote):
+            quote = data.rfind(_QUOTE, at, quote)
+        if quote < 0:
+            return -1
+        opens = quote == 0 or data[quote - 1] in _BEFORE_STRING
+        if opens and data[quote + 1] in _AFTER_STRING:
+            opens = len(_REST.findall(data, at, quote)) % 2 == 0
+        return quote if opens else -1
+
+    def _is_escaped(self, quote: int) -> bool:
+        before = quote
+        while before and self._data[before - 1] == _BACKSLASH:
+            before -= 1
+        return (quote - before) % 2 == 1
 
     def _string(self, opening: int) -> int:
-        closing = self._shadow.find(_QUOTE, opening + 1)
-        if closing < 0:
+        found = _REST.match(self._data, opening + 1)
+        if found is None:
             raise _Unsure
-        if _KEY_FOLLOWS.match(self._shadow, closing + 1):
+        closing = found.end() - 1
+        if _KEY_FOLLOWS.match(self._data, closing + 1):
             return self._key(opening, closing)
         return self._text(opening, closing)
 
@@ -126,7 +150,7 @@ class _Splice:
             raise _Unsure
         if not self._rules.is_plain_key(raw.decode()):
             return self._sensitive(raw.decode(), closing + 1)
-        if raw == b"tagName" and _TAG.match(self._shadow, opening):
+        if raw == b"tagName" and _TAG.match(self._data, opening):
             return self._element(opening)
         return closing + 1
 
@@ -134,7 +158,7 @@ class _Splice:
         """A key that tells of a secret; the walk looks at what is more than one value, or at a key that is one itself."""
         if not self._rules.is_sensitive(name) or redact_text(name, self._rules, Counter()) != name:
             raise _Unsure
-        found = _SIMPLE.match(self._shadow, at)
+        found = _SIMPLE.match(self._data, at)
         if found is None:
             raise _Unsure
         start, end = found.span(1)
@@ -181,15 +205,12 @@ class _Splice:
     def _name(self, opening: int) -> bytes:
         """The key of the value that opens here; empty in a list."""
         first = max(opening - _KEY_CHARS_MAX, 0)
-        found = _KEY_BEFORE.search(self._shadow[first:opening])
+        found = _KEY_BEFORE.search(self._data[first:opening])
         if found is None:
-            if first and self._shadow[opening - 1 : opening] not in (b"[", b","):
+            if first and self._data[opening - 1 : opening] not in (b"[", b","):
                 raise _Unsure  # a longer key, or space before the value
             return b""
-        name = self._data[first + found.start(1) : first + found.end(1)]
-        if b"\\" in name:
-            raise _Unsure
-        return name
+        return self._data[first + found.start(1) : first + found.end(1)]
 
     def _is_style(self, opening: int, closing: int) -> bool:
         """Style text that can be told in the form that rrweb writes."""
@@ -199,16 +220,16 @@ class _Splice:
         before = opening - len(_TEXT_NODE)
         return (
             name == b"textContent"
-            and self._shadow.startswith(_STYLE_TEXT, closing + 1)
-            and self._shadow.startswith(_TEXT_NODE, max(before, 0))
-            and not self._shadow.endswith(b'"attributes":', 0, max(before, 0))
+            and self._data.startswith(_STYLE_TEXT, closing + 1)
+            and self._data.startswith(_TEXT_NODE, max(before, 0))
+            and not self._data.endswith(b'"attributes":', 0, max(before, 0))
         )
 
     def _in_attributes(self, opening: int, closing: int) -> bool:
-        start = self._shadow.rfind(_ATTRIBUTES_OF, 0, opening)
-        if start < 0 or _NODE.search(self._shadow[max(start - _NODE_CHARS_MAX, 0) : start]) is None:
+        start = self._data.rfind(_ATTRIBUTES_OF, 0, opening)
+        if start < 0 or _NODE.search(self._data[max(start - _NODE_CHARS_MAX, 0) : start]) is None:
             return False
-        found = _FLAT.match(self._shadow, start)
+        found = _FLAT.match(self._data, start)
         return found is not None and found.end() > closing
 
     def _check_place(self, opening: int, closing: int) -> None:
@@ -220,16 +241,12 @@ class _Splice:
     def _is_plain_text_node(self, opening: int, closing: int) -> bool:
         """A text node as rrweb writes it, of no style element: that would be the nearest element before."""
         before = opening - len(_TEXT_NODE)
-        if (
-            before < 0
-            or not self._shadow.startswith(_TEXT_NODE, before)
-            or not _ID_ONLY.match(self._shadow, closing + 1)
-        ):
+        if before < 0 or not self._data.startswith(_TEXT_NODE, before) or not _ID_ONLY.match(self._data, closing + 1):
             return False
-        if self._shadow.endswith(b'"attributes":', 0, before):
+        if self._data.endswith(b'"attributes":', 0, before):
             return False
-        tag = self._shadow.rfind(b'"tagName"', 0, before)
-        return tag < 0 or _STYLE_TAG.match(self._shadow, tag) is None
+        tag = self._data.rfind(b'"tagName"', 0, before)
+        return tag < 0 or _STYLE_TAG.match(self._data, tag) is None
 
 
 def splice(
