@@ -47,7 +47,8 @@ _TELLING = frozenset([b"tagName", b"type", b"name", b"id", b"autocomplete", b"pl
 _ELEMENT = b'{"type":2,'
 _TEXT_NODE = b'{"type":3,"textContent":'
 _STYLE_TEXT = b',"isStyle":true'
-_STYLE_TAG = re.compile(rb'"tagName"\s*:\s*"style"', re.IGNORECASE)
+_STYLE_TAG = re.compile(rb'"tagName"\s*:\s*"(?i:style)"')
+_ODD_STYLE_TAG = re.compile(rb'(?<!\{"type":2,)"tagName"\s*:\s*"(?i:style)"')
 _ID_ONLY = re.compile(rb',"id":-?[0-9]+\}')
 _SIMPLE = re.compile(rb'\s*:\s*("%b"|[^\s",\[\]{}]+)' % _CHARS)
 _STYLE_CHARS_MIN = 256
@@ -246,7 +247,9 @@ class _Splice:
         if self._data.endswith(b'"attributes":', 0, before):
             return False
         tag = self._data.rfind(b'"tagName"', 0, before)
-        return tag < 0 or _STYLE_TAG.match(self._data, tag) is None
+        if tag >= 0 and _STYLE_TAG.match(self._data, tag):
+            return False
+        return _ODD_STYLE_TAG.search(self._data, closing) is None  # an element may name its tag after its children
 
 
 def splice(
