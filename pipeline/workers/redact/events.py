@@ -15,6 +15,7 @@ import msgspec
 from pipeline.model.events import PORTABLE_TYPES, SessionEvent
 from pipeline.workers.redact.detectors import is_redacted
 from pipeline.workers.redact.names import is_personal, is_sensitive_target, last_step
+from pipeline.workers.redact.repeats import Repeats
 from pipeline.workers.redact.rules import Redaction
 from pipeline.workers.redact.splice import splice
 from pipeline.workers.redact.text import redact_text
@@ -119,6 +120,9 @@ class Redactor:
         if items:
             self._mask(items, out)
         self._joined(small, out)
+        if items or self._book.has_names:
+            words = {item.field: item.value for item in items if item.told}  # the last is the whole
+            Repeats(words.values(), self._book, self._rules, self._counts).mask(out)
         return out
 
     def _joined(self, small: list[int], out: list[SessionEvent]) -> None:

@@ -16,15 +16,19 @@ import msgspec
 
 NODES_MAX = 128
 FIELDS_MAX = 64
+_NAME = re.compile(r"""(?:\[name=["']?([^"'\]>]{1,80})["']?\]|#([^\s.#>\[\]:]{1,80}))[^>]*\Z""")
+"""An element path's last step tells the field's name, or its id, which mostly is the same."""
 _DIGITS = re.compile(r"[0-9+() ./-]*", re.ASCII)
 
 
 class Typed(msgspec.Struct, frozen=True, array_like=True):
-    """Sensitive fields of one window. `flooded`: there were more than can be remembered; all typing is masked."""
+    """Sensitive fields of one window. `flooded`: there were more than can be remembered; all typing is masked. `names` are
+    hashes of the names of fields whose values were masked, the latest FIELDS_MAX."""
 
     nodes: tuple[int, ...] = ()
     fields: tuple[bytes, ...] = ()
     flooded: bool = False
+    names: tuple[bytes, ...] = ()
 
 
 class TypedBook:
@@ -35,6 +39,22 @@ class TypedBook:
         self.nodes = dict.fromkeys(typed.nodes)
         self._fields = dict.fromkeys(typed.fields)
         self.flooded = typed.flooded
+        self._names = dict.fromkeys(typed.names)
+
+    @property
+    def has_names(self) -> bool:
+        return bool(self._names)
+
+    def tell_name(self, field: str | int) -> None:
+        """A value of this field was masked; an rrweb node id has no name."""
+        name = _NAME.search(field) if isinstance(field, str) else None
+        if name is not None:
+            self._names[_hashed((name[1] or name[2]).lower())] = None
+            while len(self._names) > FIELDS_MAX:
+                del self._names[next(iter(self._names))]
+
+    def is_told_name(self, name: str) -> bool:
+        return _hashed(name.lower()) in self._names
 
     def knows(self, node: object) -> bool:
         """Whether an rrweb node is a sensitive field; ids are whole numbers, `true` is none."""
@@ -82,7 +102,7 @@ class TypedBook:
 
     @property
     def frozen(self) -> Typed:
-        left = Typed(tuple(self.nodes), tuple(self._fields), self.flooded)
+        left = Typed(tuple(self.nodes), tuple(self._fields), self.flooded, tuple(self._names))
         return self._typed if left == self._typed else left
 
 
@@ -98,13 +118,14 @@ def _hashed(field: str) -> bytes:
 @dataclass(slots=True)
 class Typing:
     """One typed value: where it stands, in which field; `known` as the field was known sensitive; `closed` once
-    something else happened after it."""
+    something else happened after it; `told` once it is masked for what it is, not for being at the batch's end."""
 
     index: int
     field: str | int
     value: str
     known: str
     closed: bool = False
+    told: bool = False
 
 
 def close(items: list[Typing]) -> None:
@@ -127,8 +148,10 @@ def resolve(items: list[Typing], secrets: list[Typing], book: TypedBook) -> list
             book.taint(item.field)
     found = []
     for item in items:
-        if item.known:
-            found.append((item, item.known))
-        elif book.is_tainted(item.field) or is_digits(item.value) or not item.closed:
+        if item.known or book.is_tainted(item.field) or is_digits(item.value):
+            found.append((item, item.known or "typed"))
+            book.tell_name(item.field)
+            item.told = True
+        elif not item.closed:
             found.append((item, "typed"))
     return found
