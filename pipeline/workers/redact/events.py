@@ -201,11 +201,9 @@ class Redactor:
         for item, kind in resolve(items, self._secrets(items), self._book):
             event = out[item.index]
             data = _decode(event.data)
-            if event.type == "input":
-                method = None if kind != "typed" else "mask"
-                data["value"] = self._rules.apply(kind, item.value, self._counts, method)  # type: ignore[arg-type]
-            else:
-                data["text"] = self._rules.apply(kind, item.value, self._counts, "mask")
+            whole = event.type == "input" and kind != "typed"
+            member = "value" if event.type == "input" else "text"
+            data[member] = self._rules.apply(kind, item.value, self._counts, "replace" if whole else "mask")
             out[item.index] = _with(event, _encode(data))
 
 

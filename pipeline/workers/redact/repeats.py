@@ -40,35 +40,34 @@ class Repeats:
 
     def __init__(self, words: Iterable[str], book: TypedBook, rules: Redaction, counts: Counter[str]) -> None:
         self._book, self._rules, self._counts = book, rules, counts
-        spelled = {
-            each: (each, quote(each, safe=""), quote_plus(each), _encode(each)[1:-1].decode())
-            for each in words
-            if len(each) >= WORD_CHARS_MIN and not is_redacted(each)
-        }
-        every = sorted({each for spellings in spelled.values() for each in spellings}, key=len, reverse=True)
-        self._needles = [each.encode() for each in every]
-        self._word = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, every))})(?!\w)") if every else None
+        self._spellings: set[str] = set()
+        for word in words:
+            if len(word) >= WORD_CHARS_MIN and not is_redacted(word):
+                self._spellings.add(word)
+                if not word.isalnum():
+                    self._spellings.update((quote(word, safe=""), quote_plus(word), _encode(word)[1:-1].decode()))
 
     def mask(self, events: list[SessionEvent]) -> None:
         """Puts in place of each event that says a masked value again one that does not. Raises msgspec.DecodeError,
         RecursionError."""
         named = _FORMS_AND_PAGES if self._book.has_names else frozenset()
-        told = b"\n".join([event.data for event in events]) if self._needles else b""
-        needles = [each for each in self._needles if each in told]
-        if not needles and named.isdisjoint([event.type for event in events]):
+        told = b"\n".join([event.data for event in events]) if self._spellings else b""
+        found = [each for each in self._spellings if each.encode() in told]
+        if not found and named.isdisjoint([event.type for event in events]):
             return
+        word = _words(found)
         for index, event in enumerate(events):
             by_name = event.type in named
-            by_word = event.type != "input" and needles and any(each in bytes(event.data) for each in needles)
+            by_word = event.type != "input" and any(each.encode() in bytes(event.data) for each in found)
             if by_name or by_word:
-                events[index] = self._masked(event, by_name=by_name, by_word=bool(by_word))
+                events[index] = self._masked(event, by_name=by_name, word=word if by_word else None)
 
-    def _masked(self, event: SessionEvent, *, by_name: bool, by_word: bool) -> SessionEvent:
+    def _masked(self, event: SessionEvent, *, by_name: bool, word: re.Pattern[str] | None) -> SessionEvent:
         data = was = _decode(event.data)
         if by_name and isinstance(data, dict):
             data = self._form(data) if event.type == _FORM else self._page(data)
-        if by_word:
-            data = _strings(data, self._words, 0)
+        if word is not None:
+            data = _strings(data, lambda text: word.sub(lambda found: self._mask(found[0]), text), 0)
         return event if data == was else SessionEvent(event.type, event.timestamp, msgspec.Raw(_encode(data)))
 
     def url(self, url: str) -> str:
@@ -95,11 +94,13 @@ class Repeats:
             return value
         return self._mask(value)
 
-    def _words(self, text: str) -> str:
-        return self._word.sub(lambda found: self._mask(found[0]), text) if self._word is not None else text
-
     def _mask(self, value: str) -> str:
         return self._rules.apply("typed", value, self._counts, "mask")
+
+
+def _words(found: list[str]) -> re.Pattern[str]:
+    """Any of these where it stands as a whole word, the longest first."""
+    return re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, sorted(found, key=len, reverse=True)))})(?!\w)")
 
 
 def _strings(value: Any, change: Callable[[str], str], depth: int) -> Any:

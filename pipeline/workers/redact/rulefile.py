@@ -1,6 +1,6 @@
 """The YAML file of rules:
 
-    methods: {email: hash, phone: mask}           # replace | mask | hash | remove | keep; a kind of the table, or `key`
+    methods: {email: hash, phone: mask}           # replace | mask | hash | remove | keep; a kind of the table, key, password, field or typed
     keys: {sensitive: [customer_no], allowed: [token_type]}
     patterns:
       - {kind: employee, pattern: 'E-[0-9]{6}', contains: E-, method: mask}
@@ -25,9 +25,9 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from pipeline.errors import ConfigurationError
-from pipeline.workers.redact.detectors import DETECTORS, KEY_GATE, KINDS, Detector
+from pipeline.workers.redact.detectors import DETECTORS, KEY_GATE, Detector
 from pipeline.workers.redact.gates import Gates
-from pipeline.workers.redact.rules import METHODS, Redaction, RuleBook
+from pipeline.workers.redact.rules import ALL_KINDS, METHODS, Redaction, RuleBook
 
 _MEMBERS = ("methods", "keys", "patterns", "allow")
 _WORD = re.compile(r"[A-Za-z0-9_ .:-]{1,64}", re.ASCII)
@@ -149,10 +149,8 @@ class _Draft:
         return self
 
     def _known(self, kind: str, node: Any) -> None:
-        if kind not in (*KINDS, "key", *(each.kind for each in self.detectors)):
-            raise self._reader.wrong(
-                self._reader.line(node), f"no kind of this name; there are {', '.join(KINDS)}, key"
-            )
+        if kind not in (*ALL_KINDS, *(each.kind for each in self.detectors)):
+            raise self._reader.wrong(self._reader.line(node), f"no kind of this name; there are {', '.join(ALL_KINDS)}")
 
     def compiled(self, tenant: str, master_key: Callable[[], bytes]) -> Redaction:
         detectors = tuple(

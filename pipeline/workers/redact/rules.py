@@ -70,16 +70,13 @@ class Redaction:
                 self.plain_texts.clear()
             self.plain_texts.add(raw)
 
-    def method(self, kind: str) -> Method:
-        return self.methods.get(kind, "replace")
-
     def is_sensitive(self, name: str) -> bool:
         lower = name.lower()
         return lower not in self.allowed and (lower in self.sensitive or is_sensitive(name))
 
-    def apply(self, kind: str, value: str, counts: Counter[str], method: Method | None = None) -> str:
-        """What leaves in place of a secret; counted."""
-        method = method or self.method(kind)
+    def apply(self, kind: str, value: str, counts: Counter[str], default: Method = "replace") -> str:
+        """What leaves in place of a secret; counted. `default` is the method where the rules name none for this kind."""
+        method = self.methods.get(kind, default)
         if method == "keep" or any(only in ("", kind) and may.fullmatch(value) for only, may in self.allow):
             return value
         counts[f"{kind}.{method}"] += 1

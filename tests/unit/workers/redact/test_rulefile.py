@@ -98,3 +98,18 @@ def test_hash_key_is_made_once_and_for_its_owner_only(tmp_path: Path) -> None:
     assert hash_key(path) == key
     assert path.stat().st_mode & 0o777 == 0o600
     assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("rules", "wanted"),
+    [("", ["[REDACTED]", "******", "******"]), ("methods: {password: mask}", ["*", "******", "******"]),
+     ("methods: {typed: replace, field: replace}", ["[REDACTED]"] * 3)],
+)  # fmt: skip
+def test_method_of_typed_values(tmp_path: Path, rules: str, wanted: list[str]) -> None:
+    events = [("input", {"target": "#a", "value": "x", "inputType": "password"}), ("click", {}),
+              ("input", {"target": "#b", "value": "739251"}), ("click", {}),
+              (3, {"source": 5, "text": "739251", "id": 1}), ("click", {})]  # fmt: skip
+    raw = [SessionEvent(kind, at, msgspec.Raw(json.dumps(data).encode())) for at, (kind, data) in enumerate(events)]
+    out = Redactor(book(tmp_path, rules).of("acme"), Typed(), Counter()).clean(raw)
+    read = [json.loads(bytes(each.data)) for each in out[::2]]
+    assert [each.get("value", each.get("text")) for each in read] == wanted
