@@ -77,7 +77,9 @@ class Redaction:
     def apply(self, kind: str, value: str, counts: Counter[str], default: Method = "replace") -> str:
         """What leaves in place of a secret; counted. `default` is the method where the rules name none for this kind."""
         method = self.methods.get(kind, default)
-        if method == "keep" or any(only in ("", kind) and may.fullmatch(value) for only, may in self.allow):
+        if method == "keep" or (
+            self.allow and any(only in ("", kind) and may.fullmatch(value) for only, may in self.allow)
+        ):
             return value
         counts[f"{kind}.{method}"] += 1
         if method == "mask":

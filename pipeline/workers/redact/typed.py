@@ -47,9 +47,9 @@ class TypedBook:
 
     def tell_name(self, field: str | int) -> None:
         """A value of this field was masked; an rrweb node id has no name."""
-        name = _NAME.search(field) if isinstance(field, str) else None
-        if name is not None:
-            self._names[_hashed((name[1] or name[2]).lower())] = None
+        name = _name_hashed(field) if isinstance(field, str) else None
+        if name is not None and name not in self._names:
+            self._names[name] = None
             while len(self._names) > FIELDS_MAX:
                 del self._names[next(iter(self._names))]
 
@@ -111,6 +111,13 @@ def _named(nodes: tuple[int, ...]) -> re.Pattern[bytes]:
     return re.compile(rb'"id"\s*:\s*(?:%b)(?![0-9])' % b"|".join(b"%d" % each for each in nodes))
 
 
+@functools.lru_cache(4096)
+def _name_hashed(field: str) -> bytes | None:
+    name = _NAME.search(field)
+    return _hashed((name[1] or name[2]).lower()) if name else None
+
+
+@functools.lru_cache(4096)
 def _hashed(field: str) -> bytes:
     return hashlib.blake2b(field.encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
