@@ -83,9 +83,11 @@ def _check(name: str) -> None:
         raise ConfigurationError("REPLAY_THROTTLE: 3 is all of rrweb's increments; name one's source, such as 3.7")
     source = source_named(name)
     if source is not None:
-        droppable = source in _DROPPABLE_SOURCES
+        droppable = name == f"{INCREMENT}.{source}" and source in _DROPPABLE_SOURCES
+    elif is_number(name):
+        droppable = name == str(int(name)) and int(name) in _DROPPABLE_NUMBERS
     else:
-        droppable = int(name) in _DROPPABLE_NUMBERS if is_number(name) else name not in _KEPT_TYPES
+        droppable = name not in _KEPT_TYPES
     if not droppable:
         raise ConfigurationError(
             f"REPLAY_THROTTLE: {name} is never throttled; nor are full snapshots, meta, navigations, mutations, "

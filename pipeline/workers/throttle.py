@@ -137,4 +137,6 @@ class Throttle:
                 return False
             event.data = left
             return True
-        return (found is None or source_of(event.data) == source) and admit(event.timestamp)
+        if found is not None and source_of(event.data) != source:
+            return True
+        return admit(event.timestamp)
