@@ -32,7 +32,6 @@ from pipeline.workers.hot import Bucket, limited
 from pipeline.workers.redact.events import Redactor
 from pipeline.workers.redact.rules import Redaction
 from pipeline.workers.redact.text import redact_text
-from pipeline.workers.redact.typed import Typed
 from pipeline.workers.rules import Rules
 from pipeline.workers.sessionize import PartBook, is_past_grace, update
 from pipeline.workers.state import (
@@ -44,7 +43,7 @@ from pipeline.workers.state import (
     remember,
     was_seen,
 )
-from pipeline.workers.throttle import Throttle
+from pipeline.workers.throttle import Gate, Throttle
 
 ENVELOPE_BYTES_MAX = 64 << 10
 """Room in a record for everything but the payload; the envelope's own limits keep it below."""
@@ -54,6 +53,7 @@ EVENTS_MAX = 1 << 20
 
 TYPE_CHARS_MAX = 64
 _NO_PAGE = Metadata()
+_NEW_WINDOW = Window("")
 SOURCES = frozenset({"portable", "rrweb", "posthog"})
 
 
@@ -219,12 +219,14 @@ class _Run:
         self._events, self._hashed = events, hashed
         self._book = PartBook(rules, state, _first_name(batch, where, rules), batch.source, batch.metadata)
         window = next((each for each in state.windows if each.window_id == batch.window_id), None) if state else None
-        remembered = {"mousemove": window.mousemove, "scroll": window.scroll, **window.others} if window else {}
-        self._throttle = Throttle(rules.gaps_ms, remembered)
+        window = window or _NEW_WINDOW
+        others = {name: Gate(gap_ms, window.others.get(name, ())) for name, gap_ms in rules.other_gaps_ms.items()}
+        moves, scrolls = Gate(rules.mousemove_gap_ms, window.mousemove), Gate(rules.scroll_gap_ms, window.scroll)
+        self._throttle = Throttle(moves, scrolls, others)
         bytes_per_s = 0 if batch.imported else rules.session_bytes_per_s  # an import comes faster than it was lived
         self._bucket = Bucket(state.full_at_us if state else 0, where.at_ms, bytes_per_s, rules.session_burst_bytes)
         self._redacted = redacted
-        self._redactor = Redactor(rules.redaction.of(batch.tenant), window.typed if window else Typed(), redacted)
+        self._redactor = Redactor(rules.redaction.of(batch.tenant), window.typed, redacted)
         self._late = 0
 
     def outcome(self) -> Outcome:
@@ -300,9 +302,9 @@ class _Run:
 
     def _windows(self) -> tuple[Window, ...]:
         """The windows of before with this one last; the one unused longest is forgotten when there are too many."""
-        gates = self._throttle.stretches
-        moves, scrolls = gates.pop("mousemove", ()), gates.pop("scroll", ())
-        own = Window(self._batch.window_id, moves, scrolls, self._redactor.typed, gates)
+        gates, typed = self._throttle, self._redactor.typed
+        moves, scrolls = gates.moves.stretches, gates.scrolls.stretches
+        own = Window(self._batch.window_id, moves, scrolls, typed, gates.other_stretches)
         others = [each for each in (self._state.windows if self._state else ()) if each.window_id != own.window_id]
         return (*others[-(WINDOWS_MAX - 1) :], own)
 

@@ -54,13 +54,13 @@ _read_position = msgspec.json.Decoder(_AnyPosition).decode
 _encode = msgspec.json.Encoder().encode
 
 
-def thinned(data: msgspec.Raw, at_ms: int, admit: Callable[[int], bool]) -> msgspec.Raw | None:
-    """An increment's data with the positions that `admit` lets pass, asked in their order with each one's moment; the same
-    object where that is all of them, None where it is none. What is no list of positions passes unasked. Total."""
+def thinned(data: msgspec.Raw, at_ms: int, admit_all: Callable[[int, list[int]], list[bool]]) -> msgspec.Raw | None:
+    """An increment's data with the positions that `admit_all` lets pass, told the event's time and their offsets in order;
+    the same object where that is all of them, None where it is none. What is no list of positions passes unasked. Total."""
     offsets = _offsets(data)
     if not offsets:
         return data
-    kept = [admit(at_ms + offset) for offset in offsets]
+    kept = admit_all(at_ms, offsets)
     if False not in kept:
         return data
     return _only(data, kept) if True in kept else None

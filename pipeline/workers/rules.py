@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 from pipeline.errors import ConfigurationError
@@ -35,10 +34,6 @@ class Rules:
     clean_bytes_max: int = 16 << 20
     """The largest record that replay.clean takes; what redaction lengthened beyond is a dead letter."""
     redaction: RuleBook = field(default_factory=RuleBook)
-
-    @cached_property
-    def gaps_ms(self) -> Mapping[str, int]:
-        return {"mousemove": self.mousemove_gap_ms, "scroll": self.scroll_gap_ms, **self.other_gaps_ms}
 
 
 def rules(settings: Settings) -> Rules:

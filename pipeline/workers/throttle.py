@@ -9,7 +9,6 @@ So late and reordered batches neither open the gate nor lose what is theirs, and
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
 
@@ -21,7 +20,10 @@ STRETCHES_MAX = 8
 """Stretches remembered a gate, the latest by event time."""
 
 Stretches = tuple[tuple[int, int], ...]
-_SOURCE = re.compile(rb'\{"source":([0-9]{1,3}),').match
+_IN_SIGHT = {b'{"source":%d,' % each if each < 10 else b'{"source":%d' % each: each for each in range(100)}
+"""The source that stands first in an increment's data, nearly always; only what begins like this is gone by without a look."""
+_HEAD_BYTES = len(b'{"source":0,')
+_SOURCES: frozenset[int | None] = POSITION_SOURCES | {SCROLL_SOURCE, None}
 
 
 class Gate:
@@ -54,6 +56,18 @@ class Gate:
         if at_ms > self._lows[-1] - self._gap:
             return False
         return self._admit_late(at_ms)
+
+    def admit_all(self, at_ms: int, offsets: list[int]) -> list[bool]:
+        """Whether each event is kept, asked in order; an event's time is `at_ms` plus its offset."""
+        highs, gap, kept = self._highs, self._gap, []
+        for offset in offsets:
+            each_ms = at_ms + offset
+            if highs and gap <= each_ms - highs[-1] < 2 * gap:  # the usual case, as in `admit`
+                highs[-1] = each_ms
+                kept.append(True)
+            else:
+                kept.append(self.admit(each_ms))
+        return kept
 
     def _admit_late(self, at_ms: int) -> bool:
         """The event lies before the last stretch: it may fit between two, or before all."""
@@ -90,53 +104,45 @@ class Throttle:
     """One window's gates while a batch goes through. rrweb's moves and scrolls share the gates of the portable ones: a
     position of a move is one move."""
 
-    def __init__(self, gaps_ms: Mapping[str, int], remembered: Mapping[str, Stretches]) -> None:
-        """`gaps_ms` by name as `kinds.parse_gaps` gives them, mousemove and scroll among them."""
-        self._gates = {name: Gate(gap_ms, remembered.get(name, ())) for name, gap_ms in gaps_ms.items()}
-        moves, scrolls = self._gates["mousemove"].admit, self._gates["scroll"].admit
-        self._moves = moves
-        self._of_source = {SCROLL_SOURCE: scrolls, **dict.fromkeys(POSITION_SOURCES, moves)}
-        self._of_type: dict[str | int, Callable[[int], bool]] = {"mousemove": moves, "scroll": scrolls}
-        if len(self._gates) > 2:
-            self._add_others()
+    __slots__ = ("_of_type", "_sources", "moves", "others", "scrolls")
 
-    def _add_others(self) -> None:
-        for name, gate in self._gates.items():
-            source = source_named(name)
-            if source is not None:
-                self._of_source[source] = gate.admit
-            else:
-                self._of_type[int(name) if is_number(name) else name] = gate.admit
+    def __init__(self, moves: Gate, scrolls: Gate, others: Mapping[str, Gate]) -> None:
+        """`others` by name, as `kinds.parse_gaps` has them."""
+        self.moves, self.scrolls, self.others = moves, scrolls, others
+        self._of_type: dict[str | int, Callable[[int], bool]] = {"mousemove": moves.admit, "scroll": scrolls.admit}
+        self._sources = _SOURCES
+        if others:
+            self._of_type |= {int(name) if is_number(name) else name: gate.admit for name, gate in others.items()}
+            self._sources |= {source_named(name) for name in others}
 
     @property
-    def stretches(self) -> dict[str, Stretches]:
-        """What the state shall remember, by name; a gate that nothing went through is left out."""
-        return {name: found for name, gate in self._gates.items() if (found := gate.stretches)}
+    def other_stretches(self) -> dict[str, Stretches]:
+        """What the state shall remember of them; a gate that nothing went through is left out."""
+        return {name: found for name, gate in self.others.items() if (found := gate.stretches)}
 
     def passed(self, events: list[SessionEvent]) -> list[SessionEvent]:
         """Those that the gates let pass. Where an event loses some of its positions only, its data is replaced."""
-        admits = self._of_type
+        admits, sources, in_sight = self._of_type, self._sources, _IN_SIGHT.get
         return [
             event
             for event in events
             if ((kind := event.type) not in admits or admits[kind](event.timestamp))
-            and (kind != INCREMENT or self._increment(event))
+            and (
+                kind != INCREMENT
+                or (source := in_sight(bytes(event.data)[:_HEAD_BYTES])) not in sources
+                or self._increment(event, source)
+            )
         ]
 
-    def _increment(self, event: SessionEvent) -> bool:
-        """Most begin with their source, which is cheap to see; a second member of that name would win with a JSON reader, so
-        one is asked before anything is dropped."""
-        found = _SOURCE(event.data)
-        source = int(found[1]) if found else source_of(event.data)
-        admit = self._of_source.get(source)  # type: ignore[arg-type]
-        if admit is None:
-            return True
+    def _increment(self, event: SessionEvent, in_sight: int | None) -> bool:
+        """What stands first is cheap to see, but a JSON reader believes the last member of a name: before anything is
+        dropped one is asked, as `thinned` does too."""
+        source = in_sight if in_sight in POSITION_SOURCES else source_of(event.data)
         if source in POSITION_SOURCES:
-            left = thinned(event.data, event.timestamp, admit)
+            left = thinned(event.data, event.timestamp, self.moves.admit_all)
             if left is None:
                 return False
             event.data = left
             return True
-        if found is not None and source_of(event.data) != source:
-            return True
-        return admit(event.timestamp)
+        gate = self.scrolls if source == SCROLL_SOURCE else self.others.get(f"{INCREMENT}.{source}")
+        return gate is None or gate.admit(event.timestamp)

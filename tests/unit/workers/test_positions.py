@@ -18,7 +18,7 @@ CAPTURED = (
 
 
 def left(data: bytes, gap_ms: int = 50) -> bytes | None:
-    found = thinned(msgspec.Raw(data), T0, Gate(gap_ms).admit)
+    found = thinned(msgspec.Raw(data), T0, Gate(gap_ms).admit_all)
     return None if found is None else bytes(found)
 
 
@@ -31,13 +31,13 @@ def test_position_counts_at_the_events_time_plus_its_offset_and_keeps_its_bytes(
 
 def test_list_of_which_all_is_kept_is_the_same_object() -> None:
     data = msgspec.Raw(CAPTURED)
-    assert thinned(data, T0, Gate(20).admit) is data
+    assert thinned(data, T0, Gate(20).admit_all) is data
 
 
 def test_first_position_may_be_the_one_that_goes() -> None:
     gate = Gate(50)
     gate.admit(T0 - 440)
-    found = thinned(msgspec.Raw(CAPTURED), T0, gate.admit)
+    found = thinned(msgspec.Raw(CAPTURED), T0, gate.admit_all)
     assert found is not None
     assert [each["timeOffset"] for each in json.loads(bytes(found))["positions"]] == [-380, -6]
 
@@ -45,7 +45,7 @@ def test_first_position_may_be_the_one_that_goes() -> None:
 def test_list_of_which_none_is_kept_is_none() -> None:
     gate = Gate(1_000)
     gate.admit(T0)
-    assert thinned(msgspec.Raw(CAPTURED), T0, gate.admit) is None
+    assert thinned(msgspec.Raw(CAPTURED), T0, gate.admit_all) is None
 
 
 @pytest.mark.parametrize("source", [b"1", b"6", b"12"])
@@ -112,5 +112,5 @@ def test_number_beyond_every_float_elsewhere_harms_nothing() -> None:
 def test_what_is_no_list_of_positions_passes_unasked(data: bytes) -> None:
     gate = Gate(50)
     raw = msgspec.Raw(data)
-    assert thinned(raw, T0, gate.admit) is raw
+    assert thinned(raw, T0, gate.admit_all) is raw
     assert gate.stretches == ()
