@@ -63,7 +63,7 @@ def test_touch_moves_and_drags_are_lists_of_positions_too(source: bytes) -> None
         ),
         (b'{"\\u0073ource":1,"positions":[{"timeOffset":-60},{"timeOffset":-11}]}', [-60]),
         (b'{"source":1,"positions":[{"timeOffset":-60},{"timeOffset":-11}],"more":[1.50,"\\u00e9"]}', [-60]),
-        (b'{"source":1,"positions":[{"timeOffset":-70.9},{"timeOffset":-20.9}]}', [-70.9, -20.9]),
+        (b'{"source":1,"positions":[{"timeOffset":-70.9},{"timeOffset":-21}]}', [-70.9, -21]),
         (b'{"source":1,"positions":[{"timeOffset":-70.1},{"timeOffset":-21.9}]}', [-70.1]),
         (b'{"positions":[{"timeOffset":-5}],"source":1,"positions":[{"timeOffset":-60},{"timeOffset":-11}]}', [-60]),
     ],
