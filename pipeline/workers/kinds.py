@@ -23,7 +23,7 @@ _DROPPABLE_NUMBERS = frozenset([0, 1, 5, 6])  # DOM loaded, load, custom, plugin
 _DROPPABLE_SOURCES = POSITION_SOURCES | {2, SCROLL_SOURCE, 7, 11, 14}  # interaction, media, log, selection
 _OWN_SETTING = frozenset(["mousemove", "scroll", "3.3", *(f"3.{source}" for source in POSITION_SOURCES)])
 
-GAPS_MAX = 16
+GAPS_MAX = 8
 """Types with a gap of their own: a session's state remembers each in every window."""
 TYPE_CHARS_MAX = 64
 GAP_MS_MAX = 86_400_000
