@@ -61,6 +61,17 @@ class Settings:
     worker_group: str = _setting("replay-workers", "consumer group of the workers")
     mousemove_gap_ms: int = _setting(50, "least time between two kept mousemove events of a window", unit="ms")
     scroll_gap_ms: int = _setting(100, "least time between two kept scroll events of a window", unit="ms")
+    throttle: str = _setting(
+        "", "gaps in ms of other types: console=20,5=100,3.7=50 (rrweb by type, its increments by source); empty: none"
+    )
+    session_bytes_per_s: int = _setting(
+        1_000_000,
+        "a session that sends more for long loses what may be dropped, and is marked; 0: no limit",
+        unit="bytes",
+    )
+    session_burst_bytes: int = _setting(
+        64 << 20, "what a session may send at once before that limit holds; 0: no limit", unit="bytes"
+    )
     session_gap_ms: int = _setting(1_800_000, "inactivity above this starts the session's next part", unit="ms")
     session_length_ms: int = _setting(86_400_000, "a part is at most this long", unit="ms")
     session_grace_ms: int = _setting(86_400_000, "how long a quiet session's state is held", unit="ms")

@@ -28,10 +28,10 @@ from pipeline.model.batches import (
     is_id,
 )
 from pipeline.model.events import SessionEvent, decode_payload, encode_payload
+from pipeline.workers.hot import Bucket, limited
 from pipeline.workers.redact.events import Redactor
 from pipeline.workers.redact.rules import Redaction
 from pipeline.workers.redact.text import redact_text
-from pipeline.workers.redact.typed import Typed
 from pipeline.workers.rules import Rules
 from pipeline.workers.sessionize import PartBook, is_past_grace, update
 from pipeline.workers.state import (
@@ -43,7 +43,7 @@ from pipeline.workers.state import (
     remember,
     was_seen,
 )
-from pipeline.workers.throttle import Gate
+from pipeline.workers.throttle import Gate, Throttle
 
 ENVELOPE_BYTES_MAX = 64 << 10
 """Room in a record for everything but the payload; the envelope's own limits keep it below."""
@@ -53,6 +53,7 @@ EVENTS_MAX = 1 << 20
 
 TYPE_CHARS_MAX = 64
 _NO_PAGE = Metadata()
+_NEW_WINDOW = Window("")
 SOURCES = frozenset({"portable", "rrweb", "posthog"})
 
 
@@ -218,10 +219,14 @@ class _Run:
         self._events, self._hashed = events, hashed
         self._book = PartBook(rules, state, _first_name(batch, where, rules), batch.source, batch.metadata)
         window = next((each for each in state.windows if each.window_id == batch.window_id), None) if state else None
-        self._moves = Gate(rules.mousemove_gap_ms, window.mousemove if window else ())
-        self._scrolls = Gate(rules.scroll_gap_ms, window.scroll if window else ())
+        window = window or _NEW_WINDOW
+        others = {name: Gate(gap_ms, window.others.get(name, ())) for name, gap_ms in rules.other_gaps_ms.items()}
+        moves, scrolls = Gate(rules.mousemove_gap_ms, window.mousemove), Gate(rules.scroll_gap_ms, window.scroll)
+        self._throttle = Throttle(moves, scrolls, others)
+        bytes_per_s = 0 if batch.imported else rules.session_bytes_per_s  # an import comes faster than it was lived
+        self._bucket = Bucket(state.full_at_us if state else 0, where.at_ms, bytes_per_s, rules.session_burst_bytes)
         self._redacted = redacted
-        self._redactor = Redactor(rules.redaction.of(batch.tenant), window.typed if window else Typed(), redacted)
+        self._redactor = Redactor(rules.redaction.of(batch.tenant), window.typed, redacted)
         self._late = 0
 
     def outcome(self) -> Outcome:
@@ -241,6 +246,7 @@ class _Run:
             parts=parts,
             windows=self._windows(),
             batch_ids=remember(self._state.batch_ids if self._state else b"", self._hashed),
+            full_at_us=self._bucket.full_at_us,
         )
         clean = msgspec.structs.replace(
             _empty(batch, where, self._rules, "batch", received_events=len(self._events)),
@@ -261,10 +267,9 @@ class _Run:
         """Every event to its part, then through throttle and redaction: (kept events, where parts begin among them)."""
         kept: list[SessionEvent] = []
         starts: list[PartStart] = []
-        gates = {"mousemove": self._moves.admit, "scroll": self._scrolls.admit}
         for run in self._book.runs(self._events):
             received = self._events[run.first : run.end]
-            passed = [event for event in received if event.type not in gates or gates[event.type](event.timestamp)]  # type: ignore[index]
+            passed = self._passed(received)
             redacted = self._redacted.total()
             cleaned = self._redactor.clean(passed)
             run.part.add(
@@ -277,9 +282,19 @@ class _Run:
             if cleaned and (not starts or starts[-1].part != run.part.name):
                 starts.append(PartStart(index=len(kept), part=run.part.name))
             kept += cleaned
+        if not self._bucket.is_empty:
+            self._bucket.take(len(self._batch.payload))
         if not self._events:
             self._book.current(self._where.at_ms)
         return kept, starts
+
+    def _passed(self, received: list[SessionEvent]) -> list[SessionEvent]:
+        """What the throttle lets pass of a run."""
+        if not self._bucket.is_empty:
+            return self._throttle.passed(received)
+        passed = limited(received, self._batch.source)
+        self._bucket.take(sum(len(bytes(event.data)) for event in passed))
+        return passed
 
     def _end_part(self) -> None:
         part = self._book.current(self._where.at_ms)
@@ -287,7 +302,9 @@ class _Run:
 
     def _windows(self) -> tuple[Window, ...]:
         """The windows of before with this one last; the one unused longest is forgotten when there are too many."""
-        own = Window(self._batch.window_id, self._moves.stretches, self._scrolls.stretches, self._redactor.typed)
+        gates, typed = self._throttle, self._redactor.typed
+        moves, scrolls = gates.moves.stretches, gates.scrolls.stretches
+        own = Window(self._batch.window_id, moves, scrolls, typed, gates.other_stretches)
         others = [each for each in (self._state.windows if self._state else ()) if each.window_id != own.window_id]
         return (*others[-(WINDOWS_MAX - 1) :], own)
 

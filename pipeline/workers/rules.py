@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipeline.errors import ConfigurationError
 from pipeline.model.retention import days
 from pipeline.settings import Settings
+from pipeline.workers.kinds import parse_gaps
 from pipeline.workers.redact.rulefile import load
 from pipeline.workers.redact.rules import RuleBook
 
@@ -19,6 +22,11 @@ class Rules:
     epoch: int = 1
     mousemove_gap_ms: int = 50
     scroll_gap_ms: int = 100
+    other_gaps_ms: Mapping[str, int] = field(default_factory=dict)
+    """By name as `kinds.parse_gaps` gives them."""
+    session_bytes_per_s: int = 1_000_000
+    session_burst_bytes: int = 64 << 20
+    """A session that sends more, sustained and over a burst, is hot; either 0: none ever is."""
     session_gap_ms: int = 1_800_000
     session_length_ms: int = 86_400_000
     session_grace_ms: int = 86_400_000
@@ -29,12 +37,19 @@ class Rules:
 
 
 def rules(settings: Settings) -> Rules:
-    """Raises ConfigurationError where the retention class is none or a redaction rule does not compile."""
+    """Raises ConfigurationError where the retention class is none, a limit is negative, a type that is never throttled has a
+    gap, or a redaction rule does not compile."""
     days(settings.retention_class)
+    for name in ("mousemove_gap_ms", "scroll_gap_ms", "session_bytes_per_s", "session_burst_bytes"):
+        if getattr(settings, name) < 0:
+            raise ConfigurationError(f"REPLAY_{name.upper()} must not be negative; 0 is no limit")
     return Rules(
         epoch=settings.epoch,
         mousemove_gap_ms=settings.mousemove_gap_ms,
         scroll_gap_ms=settings.scroll_gap_ms,
+        other_gaps_ms=parse_gaps(settings.throttle),
+        session_bytes_per_s=settings.session_bytes_per_s,
+        session_burst_bytes=settings.session_burst_bytes,
         session_gap_ms=settings.session_gap_ms,
         session_length_ms=settings.session_length_ms,
         session_grace_ms=settings.session_grace_ms,

@@ -60,10 +60,13 @@ class Window(msgspec.Struct, frozen=True, array_like=True):
     mousemove: Stretches = ()
     scroll: Stretches = ()
     typed: Typed = Typed()
+    others: dict[str, Stretches] = {}
+    """By the name that REPLAY_THROTTLE has for the type."""
 
 
 class SessionState(msgspec.Struct, frozen=True, array_like=True):
-    """All of one session. `applied` is the source offset up to which its outputs exist; `seen_at` is stream time."""
+    """All of one session. `applied` is the source offset up to which its outputs exist; `seen_at` is stream time; from
+    `full_at_us` of stream time on its bucket is full. What the state of an earlier worker lacks has its default."""
 
     version: int
     tenant: str
@@ -74,6 +77,7 @@ class SessionState(msgspec.Struct, frozen=True, array_like=True):
     parts: tuple[Part, ...]
     windows: tuple[Window, ...]
     batch_ids: bytes
+    full_at_us: int = 0
 
 
 _decoder = msgspec.msgpack.Decoder(SessionState)

@@ -1,4 +1,6 @@
-"""At most one mouse move in 50 ms, one scroll in 100 ms, by event time, per window: a gate that remembers where it was shut.
+"""At most one mouse move in 50 ms, one scroll in 100 ms, others by setting, by event time, per window and type.
+
+A gate remembers where it was shut.
 
 An event is kept when every kept one of its kind that the gate remembers lies at least the gap away, on either side. Kept
 events less than two gaps apart leave no room between them: such a run is a *stretch*, and its two ends tell all about it.
@@ -8,11 +10,20 @@ So late and reordered batches neither open the gate nor lose what is theirs, and
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Callable, Mapping
+
+from pipeline.model.events import SessionEvent
+from pipeline.workers.kinds import INCREMENT, POSITION_SOURCES, SCROLL_SOURCE, is_number, source_named, source_of
+from pipeline.workers.positions import thinned
 
 STRETCHES_MAX = 8
 """Stretches remembered a gate, the latest by event time."""
 
 Stretches = tuple[tuple[int, int], ...]
+_IN_SIGHT = {b'{"source":%d,' % each if each < 10 else b'{"source":%d' % each: each for each in range(100)}
+"""The source that stands first in an increment's data, nearly always; only what begins like this is gone by without a look."""
+_HEAD_BYTES = len(b'{"source":0,')
+_SOURCES: frozenset[int | None] = POSITION_SOURCES | {SCROLL_SOURCE, None}
 
 
 class Gate:
@@ -46,6 +57,18 @@ class Gate:
             return False
         return self._admit_late(at_ms)
 
+    def admit_all(self, at_ms: int, offsets: list[int]) -> list[bool]:
+        """Whether each event is kept, asked in order; an event's time is `at_ms` plus its offset."""
+        highs, gap, kept = self._highs, self._gap, []
+        for offset in offsets:
+            each_ms = at_ms + offset
+            if highs and gap <= each_ms - highs[-1] < 2 * gap:  # the usual case, as in `admit`
+                highs[-1] = each_ms
+                kept.append(True)
+            else:
+                kept.append(self.admit(each_ms))
+        return kept
+
     def _admit_late(self, at_ms: int) -> bool:
         """The event lies before the last stretch: it may fit between two, or before all."""
         gap, lows, highs = self._gap, self._lows, self._highs
@@ -75,3 +98,51 @@ class Gate:
     @property
     def stretches(self) -> Stretches:
         return tuple(zip(self._lows, self._highs, strict=True))
+
+
+class Throttle:
+    """One window's gates while a batch goes through. rrweb's moves and scrolls share the gates of the portable ones: a
+    position of a move is one move."""
+
+    __slots__ = ("_of_type", "_sources", "moves", "others", "scrolls")
+
+    def __init__(self, moves: Gate, scrolls: Gate, others: Mapping[str, Gate]) -> None:
+        """`others` by name, as `kinds.parse_gaps` has them."""
+        self.moves, self.scrolls, self.others = moves, scrolls, others
+        self._of_type: dict[str | int, Callable[[int], bool]] = {"mousemove": moves.admit, "scroll": scrolls.admit}
+        self._sources = _SOURCES
+        if others:
+            self._of_type |= {int(name) if is_number(name) else name: gate.admit for name, gate in others.items()}
+            self._sources |= {source_named(name) for name in others}
+
+    @property
+    def other_stretches(self) -> dict[str, Stretches]:
+        """What the state shall remember of them; a gate that nothing went through is left out."""
+        return {name: found for name, gate in self.others.items() if (found := gate.stretches)}
+
+    def passed(self, events: list[SessionEvent]) -> list[SessionEvent]:
+        """Those that the gates let pass. Where an event loses some of its positions only, its data is replaced."""
+        admits, sources, in_sight = self._of_type, self._sources, _IN_SIGHT.get
+        return [
+            event
+            for event in events
+            if ((kind := event.type) not in admits or admits[kind](event.timestamp))
+            and (
+                kind != INCREMENT
+                or (source := in_sight(bytes(event.data)[:_HEAD_BYTES])) not in sources
+                or self._increment(event, source)
+            )
+        ]
+
+    def _increment(self, event: SessionEvent, in_sight: int | None) -> bool:
+        """What stands first is cheap to see, but a JSON reader believes the last member of a name: before anything is
+        dropped one is asked, as `thinned` does too."""
+        source = in_sight if in_sight in POSITION_SOURCES else source_of(event.data)
+        if source in POSITION_SOURCES:
+            left = thinned(event.data, event.timestamp, self.moves.admit_all)
+            if left is None:
+                return False
+            event.data = left
+            return True
+        gate = self.scrolls if source == SCROLL_SOURCE else self.others.get(f"{INCREMENT}.{source}")
+        return gate is None or gate.admit(event.timestamp)

@@ -44,6 +44,8 @@ DATA = JSON | st.fixed_dictionaries(
         "x": JSON,
         "y": JSON,
         "type": JSON,
+        "source": st.sampled_from([1, 1, 6, 12, 3, 0]) | JSON,
+        "positions": st.lists(JSON | st.fixed_dictionaries({"timeOffset": st.integers(-500, 0) | JSON}), max_size=5),
     },
 )
 TIMES = st.integers(T0, T0 + 5_000) | st.sampled_from([0, -1, 4_102_444_800_000, 4_102_444_800_001, 10**30, "1", 1.5])

@@ -7,6 +7,8 @@ import pytest
 
 from pipeline.errors import FatalError
 from pipeline.model.batches import Metadata
+from pipeline.workers.kinds import GAPS_MAX
+from pipeline.workers.rules import Rules
 from pipeline.workers.state import (
     BATCH_HASH_BYTES,
     SessionState,
@@ -49,6 +51,18 @@ def test_state_of_another_version_is_fatal() -> None:
             decode_state(encode_state(msgspec.structs.replace(flow.state, version=version)))
 
 
+def test_state_of_an_earlier_worker_is_read_with_open_gates_and_a_full_bucket() -> None:
+    """Windows without gaps of other types, sessions without a bucket: members that were added at the end since."""
+    flow = Flow()
+    flow.send(batch("b", line("mousemove", T0), line("click", T0)))
+    assert flow.state is not None
+    session = msgspec.msgpack.decode(encode_state(flow.state))
+    bucket, windows = session[9], session[7]
+    earlier = [*session[:7], [window[:4] for window in windows], session[8]]
+    assert bucket > 0
+    assert decode_state(msgspec.msgpack.encode(earlier)) == msgspec.structs.replace(flow.state, full_at_us=0)
+
+
 def worst_part(n: int) -> tuple[bytes, ...]:
     """Sixty URLs of 64 KB in characters of four bytes, moves too far apart to share a stretch, a burst of clicks."""
     wide, start = "\U0001f6d2" * (64 << 10 >> 2), T0 + n * 2 * HOUR_MS
@@ -61,13 +75,15 @@ def worst_part(n: int) -> tuple[bytes, ...]:
 
 
 def worst_state() -> SessionState:
-    flow = Flow()
+    others = {f"{n:064}x"[1:]: 1 for n in range(GAPS_MAX)}
+    flow = Flow(Rules(other_gaps_ms=others, session_bytes_per_s=1))
     page = Metadata(user_agent="\U0001f6d2" * 4_096, url="\U0001f6d2" * 4_096)
     ids = {"tenant": "t" * 128, "session_id": "s" * 128, "user_id": "\U0001f6d2" * 256, "metadata": page}
     for n in range(6):
         flow.send(batch(f"p{n}", *worst_part(n), **ids))
     for n in range(2_000):
-        moves = [line(kind, T0 + 1_000 * k) for k in range(12) for kind in ("mousemove", "scroll")] if n > 1_950 else []
+        kinds = ("mousemove", "scroll", *others) if n > 1_980 else ()
+        moves = [line(kind, T0 + 1_000 * k) for k in range(12) for kind in kinds]
         flow.send(batch(f"w{n}", *moves, window_id=f"{n:0128}", **ids))
     assert flow.state is not None
     return flow.state
@@ -80,6 +96,8 @@ def test_state_of_the_nastiest_session_stays_bounded() -> None:
     assert all(len(url) <= 1_024 for part in state.parts for url in (*part.urls, part.first_url, part.last_url))
     assert [window.window_id for window in state.windows] == [f"{n:0128}" for n in range(1_984, 2_000)]
     assert all(len(window.mousemove) == len(window.scroll) == 8 for window in state.windows)
+    assert all(len(each) == 8 for window in state.windows for each in window.others.values())
+    assert all(len(window.others) == GAPS_MAX for window in state.windows)
     assert len(state.batch_ids) == 512 * BATCH_HASH_BYTES
     assert len(encode_state(state)) < RECORD_BYTES_MAX
 
