@@ -121,7 +121,7 @@ class Worker:
         outcome = process(record, known, self._codec, self._rules)
         session = session_key(outcome.clean.tenant, outcome.clean.session_id)
         held = touched.get((number, session)) or partition.held.get(session)
-        if outcome.dead is None and held is not None and offset <= held.state.applied:
+        if held is not None and offset <= held.state.applied:
             touched.setdefault((number, session), held)  # its outputs exist; our commit relies on this state
             return
         why_not = self._breaker.why_not(outcome.dead.reason if outcome.dead else None)

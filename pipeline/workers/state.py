@@ -19,7 +19,13 @@ WINDOWS_MAX = 16
 BATCH_IDS_MAX = 512
 BATCH_HASH_BYTES = 8
 URLS_MAX = 50
-VERSION = 1
+VERSION = 2
+
+
+_OTHER_VERSION = (
+    "another version wrote it. Run that version until it has read all of replay.batches, stop all workers, delete and "
+    "recreate replay.state (`replay topics apply`), then start this one: sessions that go on begin a part L<offset>"
+)
 
 
 class Part(msgspec.Struct, frozen=True, array_like=True):
@@ -78,6 +84,8 @@ class SessionState(msgspec.Struct, frozen=True, array_like=True):
     windows: tuple[Window, ...]
     batch_ids: bytes
     full_at_us: int = 0
+    clock_correction_ms: int | None = None
+    """What is added to the times of the session's live events; None until its first live batch is judged."""
 
 
 _decoder = msgspec.msgpack.Decoder(SessionState)
@@ -93,11 +101,11 @@ def decode_state(value: bytes) -> SessionState:
     try:
         state = _decoder.decode(value)
     except msgspec.DecodeError as error:
-        raise FatalError(
-            f"a session's state cannot be read ({type(error).__name__}): another version wrote it"
-        ) from None
+        raise FatalError(f"a session's state cannot be read ({type(error).__name__}): {_OTHER_VERSION}") from None
     if state.version != VERSION:
-        raise FatalError(f"a session's state has version {state.version}, this worker reads {VERSION}")
+        raise FatalError(
+            f"a session's state has version {state.version}, this worker reads {VERSION}: {_OTHER_VERSION}"
+        )
     return state
 
 
