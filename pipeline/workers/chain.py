@@ -20,7 +20,6 @@ from pipeline.model.batches import (
     CleanBatch,
     CleanKind,
     DeadLetter,
-    DeadReason,
     Metadata,
     PartStart,
     RecorderBatch,
@@ -30,7 +29,7 @@ from pipeline.model.batches import (
 )
 from pipeline.model.events import SessionEvent, decode_payload, encode_payload
 from pipeline.workers.hot import Bucket, limited
-from pipeline.workers.clock import as_batch, correction_ms, outside, shift
+from pipeline.workers.clock import Refused, Timed, in_time
 from pipeline.workers.redact.events import Redactor
 from pipeline.workers.redact.rules import Redaction
 from pipeline.workers.redact.text import redact_text
@@ -70,15 +69,6 @@ class Where:
 
 
 @dataclass(frozen=True)
-class Refused:
-    """Those events of a batch that go to the dead letters while the others go on."""
-
-    reason: DeadReason
-    detail: str
-    batch: RecorderBatch
-
-
-@dataclass(frozen=True)
 class Outcome:
     """What one raw record becomes. `state` is None where the record belongs to no session. `refused` is what a dead letter
     is to be made of (see `refusal`)."""
@@ -101,7 +91,9 @@ def step(state: SessionState | None, batch: RecorderBatch, where: Where, rules: 
     batch = _clean_envelope(batch, rules, redacted)
     if state is not None and was_seen(state.batch_ids, hashed):
         return _repeat(state, batch, where, rules)
-    timed = _in_time(state, batch, where, rules, _events(batch))
+    known = state.clock_correction_ms if state else None
+    own_id = f"outside.{rules.epoch}.{where.partition}.{where.offset}"
+    timed = in_time(_events(batch), batch, known, where.at_ms, rules, own_id)
     try:
         outcome = _Run(state, batch, where, rules, timed, hashed, redacted).outcome()
     except RecursionError:
@@ -228,40 +220,6 @@ def _timestamp(event: SessionEvent) -> int:
     return event.timestamp
 
 
-@dataclass(frozen=True)
-class _Timed:
-    """A batch's events by the corrected clock: those within the age limits, and what is refused."""
-
-    events: list[SessionEvent]
-    correction_ms: int
-    session_correction_ms: int | None
-    refused: Refused | None
-
-
-def _in_time(
-    state: SessionState | None, batch: RecorderBatch, where: Where, rules: Rules, events: list[SessionEvent]
-) -> _Timed:
-    """Corrects the session's clock, then judges ages. A recording handed in whole is what it is: neither applies to it."""
-    known = state.clock_correction_ms if state else None
-    if batch.imported:
-        return _Timed(events, 0, known, None)
-    correction = correction_ms(batch.sent_at, batch.received_at) if known is None else known
-    shift(events, correction)
-    first, end, why = outside(events, where.at_ms, rules)
-    if why is None:
-        return _Timed(events, correction, correction, None)
-    others = events[:first] + events[end:]
-    detail = (
-        f"{len(others)} of {len(events)} events are older than {rules.event_age_max_ms} ms or further than "
-        f"{rules.event_ahead_max_ms} ms in the future, after a clock correction of {correction} ms"
-    )
-    if len(others) == len(events):
-        raise PoisonError(why, detail)
-    shift(others, -correction)
-    own_id = f"outside.{rules.epoch}.{where.partition}.{where.offset}"
-    return _Timed(events[first:end], correction, correction, Refused(why, detail, as_batch(batch, others, own_id)))
-
-
 class _Run:
     """One batch on its way through; holds what the verbs share."""
 
@@ -271,7 +229,7 @@ class _Run:
         batch: RecorderBatch,
         where: Where,
         rules: Rules,
-        timed: _Timed,
+        timed: Timed,
         hashed: bytes,
         redacted: Counter[str],
     ) -> None:
@@ -343,6 +301,7 @@ class _Run:
                 late=run.late,
                 throttled=len(received) - len(passed),
                 redacted=self._redacted.total() - redacted,
+                rrweb_window=None if self._batch.source == "portable" else self._batch.window_id,
             )
             self._late += run.late * len(cleaned)
             if cleaned and (not starts or starts[-1].part != run.part.name):

@@ -7,9 +7,11 @@ live batch: finer or repeated corrections would reorder its events.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from dataclasses import dataclass
 
 import msgspec
 
+from pipeline.errors import PoisonError
 from pipeline.model.batches import DeadReason, RecorderBatch
 from pipeline.model.events import SessionEvent, encode_payload
 from pipeline.workers.rules import Rules
@@ -45,17 +47,59 @@ def outside(events: list[SessionEvent], at_ms: int, rules: Rules) -> tuple[int, 
     return first, end, "too_old" if first else "too_new"
 
 
-def as_batch(batch: RecorderBatch, events: list[SessionEvent], batch_id: str) -> RecorderBatch:
-    """The events as a batch of their own, as the client sent them: what a dead letter holds and a retry can send."""
-    return msgspec.structs.replace(
-        batch,
-        batch_id=batch_id,
-        final=False,
-        first_event_at=events[0].timestamp,
-        last_event_at=events[-1].timestamp,
-        event_count=len(events),
-        payload=encode_payload(events),
+@dataclass(frozen=True)
+class Refused:
+    """Those events of a batch that go to the dead letters while the others go on, as the client sent them."""
+
+    reason: DeadReason
+    detail: str
+    batch: RecorderBatch
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A batch's events by the corrected clock and within the age limits. `session_correction_ms` is what the session's
+    state is to hold: None where no live batch has been judged yet."""
+
+    events: list[SessionEvent]
+    correction_ms: int
+    session_correction_ms: int | None
+    refused: Refused | None
+
+
+def in_time(
+    events: list[SessionEvent], batch: RecorderBatch, known_ms: int | None, at_ms: int, rules: Rules, own_id: str
+) -> Timed:
+    """Corrects the clock, by `known_ms` where the session has been judged already, then judges ages at stream time `at_ms`.
+    A recording handed in whole is what it is: neither applies to it. `own_id` becomes the batch id of refused events.
+
+    Raises PoisonError (too_old, too_new) where all events are outside.
+    """
+    if batch.imported:
+        return Timed(events, 0, known_ms, None)
+    correction = correction_ms(batch.sent_at, batch.received_at) if known_ms is None else known_ms
+    shift(events, correction)
+    first, end, why = outside(events, at_ms, rules)
+    if why is None:
+        return Timed(events, correction, correction, None)
+    others = events[:first] + events[end:]
+    detail = (
+        f"{len(others)} of {len(events)} events are older than {rules.event_age_max_ms} ms or further than "
+        f"{rules.event_ahead_max_ms} ms in the future, after a clock correction of {correction} ms"
     )
+    if len(others) == len(events):
+        raise PoisonError(why, detail)
+    shift(others, -correction)
+    alone = msgspec.structs.replace(
+        batch,
+        batch_id=own_id,
+        final=False,
+        first_event_at=others[0].timestamp,
+        last_event_at=others[-1].timestamp,
+        event_count=len(others),
+        payload=encode_payload(others),
+    )
+    return Timed(events[first:end], correction, correction, Refused(why, detail, alone))
 
 
 def _timestamp(event: SessionEvent) -> int:

@@ -28,6 +28,14 @@ _OTHER_VERSION = (
 )
 
 
+class Watched(msgspec.Struct, frozen=True, array_like=True):
+    """A window whose clicks are followed: its newest event's time, and the times of those clicks that nothing answered yet."""
+
+    window_id: str
+    newest_at: int
+    clicks: tuple[int, ...] = ()
+
+
 class Part(msgspec.Struct, frozen=True, array_like=True):
     """One part of a session: all that its SessionUpdate says. Times in ms since 1970, client's clock."""
 
@@ -57,6 +65,9 @@ class Part(msgspec.Struct, frozen=True, array_like=True):
     viewport_height: int = 0
     recent_clicks: tuple[tuple[int, float, float], ...] = ()
     """The last clicks of a burst that is not yet counted as rage, or of one that is: (at, x, y)."""
+    dead_clicks: int = 0
+    watched: tuple[Watched, ...] = ()
+    """The windows used last, where the source tells what a click did."""
 
 
 class Window(msgspec.Struct, frozen=True, array_like=True):
