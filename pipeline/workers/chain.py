@@ -34,7 +34,7 @@ from pipeline.workers.redact.events import Redactor
 from pipeline.workers.redact.rules import Redaction
 from pipeline.workers.redact.text import redact_text
 from pipeline.workers.rules import Rules
-from pipeline.workers.sessionize import PartBook, is_past_grace, update
+from pipeline.workers.sessionize import PartBook, is_past_grace, is_remembered, update
 from pipeline.workers.state import (
     VERSION,
     WINDOWS_MAX,
@@ -53,6 +53,9 @@ EVENTS_MAX = 1 << 20
 """seq has 20 bits for the index in the batch."""
 
 TYPE_CHARS_MAX = 64
+FIRST_PART = "1"
+"""Of a session that was not there before; parts of one that was begin at L<offset>, so that they replace none."""
+
 _NO_PAGE = Metadata()
 _NEW_WINDOW = Window("")
 SOURCES = frozenset({"portable", "rrweb", "posthog"})
@@ -83,6 +86,7 @@ class Outcome:
 def step(state: SessionState | None, batch: RecorderBatch, where: Where, rules: Rules) -> Outcome:
     """One batch. Raises PoisonError (bad_envelope, bad_payload, too_deep, too_large; too_old, too_new where that is all of
     its events) for what can never be processed: see `dead_letter`. Capture refuses such things; a producer on Kafka may not have looked."""
+    was_there = state is not None and is_remembered(state, rules, where.at_ms)
     if state is not None and is_past_grace(state, rules, where.at_ms):
         state = None
     _check_envelope(batch)
@@ -95,7 +99,7 @@ def step(state: SessionState | None, batch: RecorderBatch, where: Where, rules: 
     own_id = f"outside.{rules.epoch}.{where.partition}.{where.offset}"
     timed = in_time(_events(batch), batch, known, where.at_ms, rules, own_id)
     try:
-        outcome = _Run(state, batch, where, rules, timed, hashed, redacted).outcome()
+        outcome = _Run(state, was_there, batch, where, rules, timed, hashed, redacted).outcome()
     except RecursionError:
         raise PoisonError("too_deep", "an event's data is nested beyond what can be read") from None
     except msgspec.DecodeError as error:
@@ -226,6 +230,7 @@ class _Run:
     def __init__(
         self,
         state: SessionState | None,
+        was_there: bool,
         batch: RecorderBatch,
         where: Where,
         rules: Rules,
@@ -235,7 +240,7 @@ class _Run:
     ) -> None:
         self._state, self._batch, self._where, self._rules = state, batch, where, rules
         self._timed, self._events, self._hashed = timed, timed.events, hashed
-        first_name = _first_name(batch, timed.events, where, rules)
+        first_name = f"L{where.offset}" if was_there or _is_old(batch, timed.events, where, rules) else FIRST_PART
         self._book = PartBook(rules, state, first_name, batch.source, batch.metadata)
         window = next((each for each in state.windows if each.window_id == batch.window_id), None) if state else None
         window = window or _NEW_WINDOW
@@ -334,18 +339,17 @@ class _Run:
         return (*others[-(WINDOWS_MAX - 1) :], own)
 
 
-def _first_name(batch: RecorderBatch, events: list[SessionEvent], where: Where, rules: Rules) -> str:
-    """The name of a part that begins without state: 1; but events older than the grace may belong to a session whose
-    state was released, whose parts must not be replaced: they open a part of their own."""
-    old = not batch.imported and events and where.at_ms - events[-1].timestamp > rules.session_grace_ms
-    return f"L{where.offset}" if old else "1"
+def _is_old(batch: RecorderBatch, events: list[SessionEvent], where: Where, rules: Rules) -> bool:
+    """Whether, should all memory of the session be lost (replay.state deleted), its events must be taken for those of one
+    that was there."""
+    return not batch.imported and bool(events) and where.at_ms - events[-1].timestamp > rules.session_grace_ms
 
 
 def _repeat(state: SessionState, batch: RecorderBatch, where: Where, rules: Rules) -> Outcome:
     """A client's retry: counted, nothing else. The state goes on to this offset."""
     count = batch.event_count
     clean = _empty(batch, where, rules, "repeat", received_events=count, repeated=count)
-    clean = msgspec.structs.replace(clean, part=state.parts[-1].name if state.parts else "1")
+    clean = msgspec.structs.replace(clean, part=state.parts[-1].name if state.parts else FIRST_PART)
     return Outcome(msgspec.structs.replace(state, applied=where.offset, seen_at=where.at_ms), clean)
 
 

@@ -354,5 +354,11 @@ def may_be_released(state: SessionState, rules: Rules, now_ms: int) -> bool:
 
 
 def is_past_grace(state: SessionState, rules: Rules, now_ms: int) -> bool:
-    """From then on the session counts as never seen, whether or not its state was released already."""
+    """From then on the state counts no more, whether or not it was released already: the session begins anew, and as it
+    was there before (see `is_remembered`) in a part of its own."""
     return now_ms - state.seen_at > rules.session_grace_ms
+
+
+def is_remembered(state: SessionState, rules: Rules, now_ms: int) -> bool:
+    """Whether it still counts that the session was there."""
+    return now_ms - state.seen_at <= rules.session_memory_ms

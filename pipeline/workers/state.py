@@ -98,25 +98,52 @@ class SessionState(msgspec.Struct, frozen=True, array_like=True):
     clock_correction_ms: int | None = None
     """What is added to the times of the session's live events; None until its first live batch is judged."""
 
+    @property
+    def is_released(self) -> bool:
+        """Whether it says no more than that the session was there: every session that was not released has a part."""
+        return not self.parts
+
+
+class _Marker(msgspec.Struct, frozen=True, array_like=True):
+    """The record of a released session."""
+
+    version: int
+    applied: int
+    seen_at: int
+
+
+def released(applied: int, seen_at: int) -> SessionState:
+    """What is left of a session's state after its release; whose it was, its key says."""
+    return SessionState(VERSION, "", "", applied, seen_at, "", (), (), b"")
+
 
 _decoder = msgspec.msgpack.Decoder(SessionState)
+_marker_decoder = msgspec.msgpack.Decoder(_Marker)
 _encoder = msgspec.msgpack.Encoder()
+_MARKER_START = _encoder.encode(_Marker(0, 0, 0))[:1]
 
 
 def encode_state(state: SessionState) -> bytes:
+    if state.is_released:
+        return _encoder.encode(_Marker(state.version, state.applied, state.seen_at))
     return _encoder.encode(state)
+
+
+def is_marker(value: bytes) -> bool:
+    """Whether it is a released session's record: an array of as many members as only that has."""
+    return value.startswith(_MARKER_START)
 
 
 def decode_state(value: bytes) -> SessionState:
     """Raises FatalError where another version wrote it: to guess at state would change what a repeated batch gives."""
     try:
-        state = _decoder.decode(value)
+        marker = _marker_decoder.decode(value) if is_marker(value) else None
+        state = released(marker.applied, marker.seen_at) if marker else _decoder.decode(value)
+        version = marker.version if marker else state.version
     except msgspec.DecodeError as error:
         raise FatalError(f"a session's state cannot be read ({type(error).__name__}): {_OTHER_VERSION}") from None
-    if state.version != VERSION:
-        raise FatalError(
-            f"a session's state has version {state.version}, this worker reads {VERSION}: {_OTHER_VERSION}"
-        )
+    if version != VERSION:
+        raise FatalError(f"a session's state has version {version}, this worker reads {VERSION}: {_OTHER_VERSION}")
     return state
 
 

@@ -142,7 +142,7 @@ def test_nesting_beyond_what_can_be_read_has_a_reason_of_its_own(depth: int, inn
 def test_a_string_is_redacted_in_its_place_however_deep_it_stands() -> None:
     deep = b"[" * 600 + b'"a@b.example"' + b"]" * 600
     payload = b'{"type":"x","timestamp":1,"data":' + deep + b"}"
-    left = step(None, batch("b", payload=payload, event_count=1), place(1), Rules()).clean.payload
+    left = step(None, batch("b", payload=payload, event_count=1, imported=True), place(1), Rules()).clean.payload
     assert left == payload.replace(b"a@b.example", b"[REDACTED]")
 
 
