@@ -28,8 +28,8 @@ from pipeline.model.batches import (
     is_id,
 )
 from pipeline.model.events import SessionEvent, decode_payload, encode_payload
-from pipeline.workers.hot import Bucket, limited
 from pipeline.workers.clock import Refused, Timed, in_time
+from pipeline.workers.hot import Bucket, limited
 from pipeline.workers.redact.events import Redactor
 from pipeline.workers.redact.rules import Redaction
 from pipeline.workers.redact.text import redact_text

@@ -20,11 +20,13 @@ BATCH_IDS_MAX = 512
 BATCH_HASH_BYTES = 8
 URLS_MAX = 50
 VERSION = 2
+READABLE = (1, VERSION)
+"""Members were only added at its end since the first of these: what an earlier state lacks has its default."""
 
 
 _OTHER_VERSION = (
-    "another version wrote it. Run that version until it has read all of replay.batches, stop all workers, delete and "
-    "recreate replay.state (`replay topics apply`), then start this one: sessions that go on begin a part L<offset>"
+    "a later version wrote it. Run that one; or, to go back for good, let it read all of replay.batches, stop all workers, "
+    "delete replay.state and `replay topics apply`: open sessions then begin part 1 anew, which replaces their rows"
 )
 
 
@@ -95,7 +97,7 @@ class SessionState(msgspec.Struct, frozen=True, array_like=True):
     windows: tuple[Window, ...]
     batch_ids: bytes
     full_at_us: int = 0
-    clock_correction_ms: int | None = None
+    clock_correction_ms: int | None = 0
     """What is added to the times of the session's live events; None until its first live batch is judged."""
 
     @property
@@ -135,16 +137,16 @@ def is_marker(value: bytes) -> bool:
 
 
 def decode_state(value: bytes) -> SessionState:
-    """Raises FatalError where another version wrote it: to guess at state would change what a repeated batch gives."""
+    """Raises FatalError where a later version wrote it: to guess at state would change what a repeated batch gives."""
     try:
         marker = _marker_decoder.decode(value) if is_marker(value) else None
         state = released(marker.applied, marker.seen_at) if marker else _decoder.decode(value)
         version = marker.version if marker else state.version
     except msgspec.DecodeError as error:
         raise FatalError(f"a session's state cannot be read ({type(error).__name__}): {_OTHER_VERSION}") from None
-    if version != VERSION:
+    if version not in READABLE:
         raise FatalError(f"a session's state has version {version}, this worker reads {VERSION}: {_OTHER_VERSION}")
-    return state
+    return state if version == VERSION else msgspec.structs.replace(state, version=VERSION)
 
 
 def batch_hash(batch_id: str) -> bytes:
