@@ -28,7 +28,7 @@ from pipeline.model.batches import (
     is_id,
 )
 from pipeline.model.events import SessionEvent, decode_payload, encode_payload
-from pipeline.workers.clock import Refused, Timed, in_time
+from pipeline.workers.clock import Refused, Timed, Where, in_time
 from pipeline.workers.hot import Bucket, limited
 from pipeline.workers.redact.events import Redactor
 from pipeline.workers.redact.rules import Redaction
@@ -62,16 +62,6 @@ SOURCES = frozenset({"portable", "rrweb", "posthog"})
 
 
 @dataclass(frozen=True)
-class Where:
-    """Where a raw record stood: its topic, partition, offset, and its LogAppendTime (stream time, ms)."""
-
-    topic: str
-    partition: int
-    offset: int
-    at_ms: int
-
-
-@dataclass(frozen=True)
 class Outcome:
     """What one raw record becomes. `state` is None where the record belongs to no session. `refused` is what a dead letter
     is to be made of (see `refusal`)."""
@@ -96,8 +86,7 @@ def step(state: SessionState | None, batch: RecorderBatch, where: Where, rules: 
     if state is not None and was_seen(state.batch_ids, hashed):
         return _repeat(state, batch, where, rules)
     known = state.clock_correction_ms if state else None
-    own_id = f"outside.{rules.epoch}.{where.partition}.{where.offset}"
-    timed = in_time(_events(batch), batch, known, where.at_ms, rules, own_id)
+    timed = in_time(_events(batch), batch, known, where, rules)
     try:
         outcome = _Run(state, was_there, batch, where, rules, timed, hashed, redacted).outcome()
     except RecursionError:

@@ -48,6 +48,16 @@ def outside(events: list[SessionEvent], at_ms: int, rules: Rules) -> tuple[int, 
 
 
 @dataclass(frozen=True)
+class Where:
+    """Where a raw record stood: its topic, partition, offset, and its LogAppendTime (stream time, ms)."""
+
+    topic: str
+    partition: int
+    offset: int
+    at_ms: int
+
+
+@dataclass(frozen=True)
 class Refused:
     """Those events of a batch that go to the dead letters while the others go on, as the client sent them."""
 
@@ -56,8 +66,7 @@ class Refused:
     batch: RecorderBatch
 
 
-@dataclass(frozen=True)
-class Timed:
+class Timed(msgspec.Struct, frozen=True):
     """A batch's events by the corrected clock and within the age limits. `session_correction_ms` is what the session's
     state is to hold: None where no live batch has been judged yet."""
 
@@ -68,10 +77,10 @@ class Timed:
 
 
 def in_time(
-    events: list[SessionEvent], batch: RecorderBatch, known_ms: int | None, at_ms: int, rules: Rules, own_id: str
+    events: list[SessionEvent], batch: RecorderBatch, known_ms: int | None, where: Where, rules: Rules
 ) -> Timed:
-    """Corrects the clock, by `known_ms` where the session has been judged already, then judges ages at stream time `at_ms`.
-    A recording handed in whole is what it is: neither applies to it. `own_id` becomes the batch id of refused events.
+    """Corrects the clock, by `known_ms` where the session has been judged already, then judges ages at stream time.
+    A recording handed in whole is what it is: neither applies to it. Refused events get a batch id made of `where`.
 
     Raises PoisonError (too_old, too_new) where all events are outside.
     """
@@ -79,7 +88,7 @@ def in_time(
         return Timed(events, 0, known_ms, None)
     correction = correction_ms(batch.sent_at, batch.received_at) if known_ms is None else known_ms
     shift(events, correction)
-    first, end, why = outside(events, at_ms, rules)
+    first, end, why = outside(events, where.at_ms, rules)
     if why is None:
         return Timed(events, correction, correction, None)
     others = events[:first] + events[end:]
@@ -92,7 +101,7 @@ def in_time(
     shift(others, -correction)
     alone = msgspec.structs.replace(
         batch,
-        batch_id=own_id,
+        batch_id=f"outside.{rules.epoch}.{where.partition}.{where.offset}",
         final=False,
         first_event_at=others[0].timestamp,
         last_event_at=others[-1].timestamp,
