@@ -75,6 +75,17 @@ class Settings:
     session_gap_ms: int = _setting(1_800_000, "inactivity above this starts the session's next part", unit="ms")
     session_length_ms: int = _setting(86_400_000, "a part is at most this long", unit="ms")
     session_grace_ms: int = _setting(86_400_000, "how long a quiet session's state is held", unit="ms")
+    session_memory_ms: int = _setting(
+        2_592_000_000,
+        "how long it is known that a session was there: one that comes back does not begin part 1 anew",
+        unit="ms",
+    )
+    event_age_max_ms: int = _setting(
+        604_800_000, "a live event older than this when its batch comes in is a dead letter", unit="ms"
+    )
+    event_ahead_max_ms: int = _setting(
+        86_400_000, "a live event further than this in the future is a dead letter", unit="ms"
+    )
     dead_letters_in_a_row_max: int = _setting(
         50,
         "more unreadable records in a row pause the worker instead of filling the dead letters; 0: no limit",

@@ -153,7 +153,7 @@ def _client_batch(each: Sending) -> dict[str, object]:
         "sessionId": each.session_id,
         "userId": each.user_id,
         "sequence": each.sequence,
-        "sentAt": each.events[-1].timestamp,
+        "sentAt": time.time_ns() // 1_000_000,
         "clientVersion": "demo",
         "metadata": each.recording.metadata,
         "events": each.events,
@@ -164,6 +164,7 @@ def _client_batch(each: Sending) -> dict[str, object]:
 def recorder_batch(each: Sending, tenant: str) -> RecorderBatch:
     """What a service puts on Kafka itself."""
     times = [event.timestamp for event in each.events]
+    now_ms = time.time_ns() // 1_000_000
     return RecorderBatch(
         tenant=tenant,
         session_id=each.session_id,
@@ -175,8 +176,8 @@ def recorder_batch(each: Sending, tenant: str) -> RecorderBatch:
         client_version="demo",
         imported=False,
         final=each.final,
-        sent_at=max(times, default=0),
-        received_at=time.time_ns() // 1_000_000,
+        sent_at=now_ms,
+        received_at=now_ms,
         metadata=_page(each.recording),
         first_event_at=min(times, default=0),
         last_event_at=max(times, default=0),

@@ -18,7 +18,17 @@ BATCH_ID_PATTERN = re.compile(r"[A-Za-z0-9_.:-]{1,128}(?:/[0-9]{1,6})?", re.ASCI
 Source = Literal["portable", "rrweb", "posthog"]
 CleanKind = Literal["batch", "repeat", "dead", "erased", "lost"]
 Status = Literal["open", "closed"]
-DeadReason = Literal["not_avro", "unknown_schema", "bad_envelope", "bad_payload", "too_deep", "too_large", "unexpected"]
+DeadReason = Literal[
+    "not_avro",
+    "unknown_schema",
+    "bad_envelope",
+    "bad_payload",
+    "too_deep",
+    "too_large",
+    "too_old",
+    "too_new",
+    "unexpected",
+]
 CloseReason = Literal["idle", "max_duration", "ended", "erased"]
 
 
@@ -153,6 +163,8 @@ class SessionUpdate(msgspec.Struct, frozen=True, kw_only=True):
     retention: str
     epoch: int
     source_partition: int
+    dead_clicks: int = 0
+    clock_correction_ms: int = 0
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):

@@ -23,12 +23,12 @@ _DIGITS = re.compile(r"[0-9]{1,15}")
 
 _COLUMNS = (
     "session_id", "part", "status", "close_reason", "source", "user_id", "started_at", "ended_at", "duration_ms",
-    "active_ms", "events", "clicks", "rage_clicks", "inputs", "scrolls", "mouse_moves", "navigations", "console_errors",
-    "errors", "throttled", "redacted", "late", "first_url", "last_url", "urls", "user_agent", "viewport_width",
+    "active_ms", "events", "clicks", "rage_clicks", "dead_clicks", "inputs", "scrolls", "mouse_moves",
+    "navigations", "console_errors", "errors", "throttled", "redacted", "late", "clock_correction_ms", "first_url", "last_url", "urls", "user_agent", "viewport_width",
     "viewport_height", "retention", "revision",
 )  # fmt: skip
-_SUMMED = ("duration_ms", "active_ms", "events", "clicks", "rage_clicks", "inputs", "scrolls", "mouse_moves",
-           "navigations", "console_errors", "errors", "throttled", "redacted", "late")  # fmt: skip
+_SUMMED = ("duration_ms", "active_ms", "events", "clicks", "rage_clicks", "dead_clicks", "inputs", "scrolls",
+           "mouse_moves", "navigations", "console_errors", "errors", "throttled", "redacted", "late")  # fmt: skip
 
 
 @dataclass(frozen=True)

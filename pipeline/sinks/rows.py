@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import FatalError
+from pipeline.model import rrweb
 from pipeline.model.batches import CleanBatch, SessionUpdate
 from pipeline.model.events import SessionEvent
 from pipeline.model.retention import expires_at_s
@@ -54,6 +55,7 @@ _EVENTS = pa.schema(
         ("source_partition", pa.uint32()),
         ("source_offset", pa.uint64()),
         ("event_index", pa.uint32()),
+        ("clock_correction_ms", pa.int64()),
     ]
 )
 _MINUTES = pa.schema(
@@ -92,7 +94,7 @@ _read = msgspec.json.Decoder(_Data).decode
 
 
 def event_rows(batches: Iterable[CleanBatch]) -> pa.Table:
-    """One row an event, in source order. Raises PoisonError where a payload is broken, FatalError where seq ends.
+    """One row an event, in source order; of rrweb's events those that portable clients have a type for, by that type. Raises PoisonError where a payload is broken, FatalError where seq ends.
 
     What a batch's events share is laid out once a batch and repeated by index; only what differs is touched event by event.
     """
@@ -108,17 +110,11 @@ def event_rows(batches: Iterable[CleanBatch]) -> pa.Table:
         shared.append(_shared(batch))
         before = len(own)
         seq = batch.source_offset << SEQ_INDEX_BITS
+        columns_of = _portable if batch.source == "portable" else _rrweb
         own += [
-            (
-                part,
-                seq + index,
-                within_datetime(event.timestamp),
-                str(event.type),
-                *_promoted(event),
-                bytes(event.data),
-                index,
-            )
+            (part, seq + index, within_datetime(event.timestamp), *promoted, bytes(event.data), index)
             for index, part, event in events_by_part(batch)
+            if (promoted := columns_of(event)) is not None
         ]
         batch_of += [number] * (len(own) - before)
     taken = pa.array(batch_of, pa.int64())
@@ -127,7 +123,7 @@ def event_rows(batches: Iterable[CleanBatch]) -> pa.Table:
 
 
 _SHARED = ("tenant", "session_id", "window_id", "user_id", "source", "late", "expires_at", "epoch", "source_partition",
-           "source_offset")  # fmt: skip
+           "source_offset", "clock_correction_ms")  # fmt: skip
 _OWN = ("part", "seq", "ts", "type", "url", "target", "text", "level", "message", "x", "y", "data", "event_index")
 
 
@@ -144,6 +140,7 @@ def _shared(batch: CleanBatch) -> tuple[Any, ...]:
         batch.epoch,
         batch.source_partition,
         batch.source_offset,
+        batch.clock_correction_ms,
     )
 
 
@@ -153,11 +150,33 @@ def _columns(names: tuple[str, ...], rows: list[tuple[Any, ...]]) -> dict[str, p
     return {name: pa.array(column, _EVENTS.field(name).type) for name, column in zip(names, values, strict=True)}
 
 
-_NOTHING_PROMOTED = ("", "", "", "", "", None, None)
+_Promoted = tuple[str, str, str, str, str, float | None, float | None]
+"""url, target, text, level, message, x, y; empty or None where the type has no such thing."""
+
+_NOTHING_PROMOTED: _Promoted = ("", "", "", "", "", None, None)
 
 
-def _promoted(event: SessionEvent) -> tuple[str, str, str, str, str, float | None, float | None]:
-    """(url, target, text, level, message, x, y); empty or None where the type has no such thing."""
+def _portable(event: SessionEvent) -> tuple[str, *_Promoted]:
+    """The type, and what is promoted."""
+    return str(event.type), *_promoted(event)
+
+
+def _rrweb(event: SessionEvent) -> tuple[str, *_Promoted] | None:
+    """The same of an event by rrweb or posthog; None where it has no row: it is replayed from its block. What the client's
+    own types are called by name (none is, today) is as portable."""
+    if isinstance(event.type, str):
+        return _portable(event)
+    try:
+        said = rrweb.read(event)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return None
+    if said is None or said.kind not in rrweb.TYPED_KINDS:
+        return None
+    message = said.message[:MESSAGE_CHARS_MAX]
+    return said.kind, _text(said.url), "", _text(said.text), said.level, message, _number(said.x), _number(said.y)
+
+
+def _promoted(event: SessionEvent) -> _Promoted:
     kind = event.type
     if not isinstance(kind, str):
         return _NOTHING_PROMOTED
@@ -260,8 +279,10 @@ _NUMBERS = {
         "throttled",
         "redacted",
         "late",
+        "dead_clicks",
     ]
 } | {name: pa.uint32() for name in ("viewport_width", "viewport_height", "epoch", "source_partition")}
+_NUMBERS["clock_correction_ms"] = pa.int64()
 _SESSIONS = pa.schema(
     [
         (

@@ -71,10 +71,10 @@ def catalogue(settings: Settings) -> Catalogue:
             cleanup_policy="delete", retention_ms=7 * DAY_MS, segment_ms=6 * HOUR_MS,
             message_timestamp_type="CreateTime", max_message_bytes=1 << 20,
         ),
-        # compact,delete: a zombie can bring a released session's old key back; it must not stay for ever.
+        # compact,delete: released sessions' markers go by their age, and so does what a zombie brings back.
         state=topic(
             "state", many, None,
-            cleanup_policy="compact,delete", retention_ms=30 * DAY_MS, segment_ms=HOUR_MS,
+            cleanup_policy="compact,delete", retention_ms=max(settings.session_memory_ms, 30 * DAY_MS), segment_ms=HOUR_MS,
             message_timestamp_type="LogAppendTime", max_message_bytes=1 << 20,
         ),
         dead_letters=topic(

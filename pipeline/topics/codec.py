@@ -31,7 +31,8 @@ class SchemaIds(Protocol):
 
 
 class PinnedIds:
-    """The ids of `schemas/ids.json`: no registry, every process of one version agrees."""
+    """The ids of `schemas/ids.json`: no registry, every process of one version agrees. A schema that changes gets a new id,
+    and the one it was stays in `schemas/earlier/` under its old one."""
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
@@ -40,7 +41,11 @@ class PinnedIds:
         return schemas.pinned_ids()[topic.subject.removeprefix(self._prefix)]
 
     def writer_schema(self, topic: Topic, schema_id: int) -> Any | None:
-        return schemas.parsed(topic.schema) if topic.schema and schema_id == self.id_of(topic) else None
+        if not topic.schema:
+            return None
+        if schema_id == self.id_of(topic):
+            return schemas.parsed(topic.schema)
+        return schemas.earlier(topic.schema, schema_id)
 
 
 class RecordCodec:

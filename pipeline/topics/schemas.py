@@ -29,6 +29,12 @@ def parsed(stem: str) -> Any:
     return fastavro.parse_schema(json.loads(text(stem)))
 
 
+def earlier(stem: str, schema_id: int) -> Any | None:
+    """The schema of that stem as it was under an earlier pinned id: what older records were written with."""
+    name = f"earlier/{stem}.{schema_id}"
+    return parsed(name) if (directory() / f"{name}.avsc").is_file() else None
+
+
 @functools.cache
 def pinned_ids() -> dict[str, int]:
     """Subject without the topic prefix → schema id, for deployments without a registry."""

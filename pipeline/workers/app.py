@@ -26,22 +26,19 @@ from typing import Any
 
 import faust
 import structlog
+from faust.types import TP
 
-from pipeline.errors import FatalError, PausedError, ReplayError
-from pipeline.model.batches import session_key
+from pipeline.errors import PausedError, ReplayError
 from pipeline.observe.ready import notify_ready
 from pipeline.settings import Settings
 from pipeline.topics.catalogue import catalogue
 from pipeline.topics.codec import Codecs
 from pipeline.topics.registry import schema_ids
+from pipeline.workers.assigned import Assigned, Touched
 from pipeline.workers.breaker import Breaker
-from pipeline.workers.chain import Where, lost
 from pipeline.workers.outputs import Outputs
-from pipeline.workers.reference import RawRecord, process
 from pipeline.workers.rules import rules
-from pipeline.workers.sessionize import close_by_clock, may_be_released
-from pipeline.workers.state import SessionState, encode_state
-from pipeline.workers.store import Held, Partition, load, log_start, state_key
+from pipeline.workers.store import Partition, load, log_start
 from pipeline.workers.watchdog import Watchdog
 
 CHUNK_RECORDS = 400
@@ -55,7 +52,7 @@ log = structlog.get_logger()
 
 
 class Worker:
-    """The sessions of the partitions of one generation, and what is done with a chunk of records."""
+    """What the process does with a chunk of records, and between chunks."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -67,23 +64,21 @@ class Worker:
         self._breaker = Breaker(
             consecutive_max=settings.dead_letters_in_a_row_max, percent_max=settings.dead_letters_percent_max
         )
-        self._generation = -1
-        self._partitions: dict[int, Partition] = {}
-        self._told_closed: dict[bytes, int] = {}
+        self._assigned = self._take_over(-1, {})
 
     async def chunk(self, app: faust.App, events: list[Any]) -> None:
         """All of one chunk, to the last ack. Raises FatalError where the process must end."""
         await self._be_current(app)
-        touched: dict[tuple[int, bytes], Held] = {}
+        assigned = self._assigned
+        touched: Touched = {}
         for event in events:
             message = event.message
-            partition = self._partitions.get(message.partition)
-            if message.generation_id != self._generation or partition is None:
+            if message.generation_id != assigned.generation or message.partition not in assigned.partitions:
                 leave_unacked(app.consumer, message)
                 continue  # fetched under an older assignment: not ours to decide
-            self._record(message, partition, touched)
+            assigned.record(message, touched)
         await self.flush()
-        self._write_states(touched)
+        assigned.write_states(touched)
         await self.flush()
 
     async def _be_current(self, app: faust.App) -> None:
@@ -91,98 +86,45 @@ class Worker:
         name = self._topics.batches.name
         while True:
             generation = app.consumer_generation_id
-            assigned = sorted(each.partition for each in app.consumer.assignment() if each.topic == name)
-            if generation == self._generation and assigned == sorted(self._partitions):
+            numbers = sorted(each.partition for each in app.consumer.assignment() if each.topic == name)
+            if generation == self._assigned.generation and numbers == sorted(self._assigned.partitions):
                 return
             began = time.monotonic()
-            loaded = await asyncio.to_thread(load, self._settings, self._topics, generation, assigned)
-            self._generation, self._partitions = generation, loaded
-            self._told_closed.clear()
+            loaded = await asyncio.to_thread(load, self._settings, self._topics, generation, numbers)
+            self._assigned.close()
+            self._assigned = self._take_over(generation, loaded)
             for number, partition in loaded.items():
                 for loser in partition.losers:
                     self._outputs.state(loser, None, number)
             log.info(
                 "state_loaded",
                 generation=generation,
-                partitions=assigned,
-                sessions=sum(len(each.held) for each in loaded.values()),
+                partitions=numbers,
+                sessions=sum(len(each.sessions) for each in loaded.values()),
                 ms=int((time.monotonic() - began) * 1000),
             )
 
-    def _record(self, message: Any, partition: Partition, touched: dict[tuple[int, bytes], Held]) -> None:
-        number, offset = message.partition, message.offset
-        if offset < partition.next_offset:
-            return
-        if offset > partition.next_offset:
-            self._skip_lost(message, partition)
-        partition.next_offset = offset + 1
-        record = RawRecord(message.topic, number, offset, _at_ms(message), message.key, message.value)
-        known = _Overlay(number, touched, partition.held)
-        outcome = process(record, known, self._codec, self._rules)
-        session = session_key(outcome.clean.tenant, outcome.clean.session_id)
-        held = touched.get((number, session)) or partition.held.get(session)
-        if outcome.dead is None and held is not None and offset <= held.state.applied:
-            touched.setdefault((number, session), held)  # its outputs exist; our commit relies on this state
-            return
-        why_not = self._breaker.why_not(outcome.dead.reason if outcome.dead else None)
-        if why_not is not None:
-            raise PausedError(f"{message.topic} partition {number} offset {offset}: {why_not}")
-        if outcome.dead is not None:
-            self._outputs.dead_letter(outcome.dead)
-            log.warning("dead_letter", partition=number, offset=offset, reason=outcome.dead.reason)
-        self._outputs.clean(outcome.clean, message.key)
-        for update in outcome.sessions:
-            self._outputs.session(update, record.timestamp_ms)
-        if outcome.state is not None:
-            touched[number, session] = Held(outcome.state, self._generation)
+    def _take_over(self, generation: int, partitions: dict[int, Partition]) -> Assigned:
+        def begins_at(number: int) -> int:
+            return log_start(self._settings, self._topics, number)
 
-    def _skip_lost(self, message: Any, partition: Partition) -> None:
-        """An offset above the wanted one: allowed only where the log itself begins later now."""
-        number, offset, wanted = message.partition, message.offset, partition.next_offset
-        begins = log_start(self._settings, self._topics, number)
-        if not wanted < begins or offset > begins:
-            raise FatalError(
-                f"{message.topic} partition {number} jumps from offset {wanted} to {offset}, and its log begins at "
-                f"{begins}: records are missing that retention did not remove"
-            )
-        log.error("retention_overtook_the_worker", partition=number, first=wanted, last=offset - 1)
-        where = Where(message.topic, number, wanted, _at_ms(message))
-        self._outputs.clean(lost(wanted, offset - 1, where, self._rules), None)
-
-    def _write_states(self, touched: dict[tuple[int, bytes], Held]) -> None:
-        """The new record first, older generations' tombstone after it, on the same partition."""
-        for (number, session), held in touched.items():
-            known = self._partitions[number].held
-            before = known.get(session)
-            if before is held and held.generation == self._generation:
-                continue  # relied on, and already ours
-            self._outputs.state(state_key(session, self._generation), encode_state(held.state), number)
-            if before is not None and before.generation < self._generation:
-                self._outputs.state(state_key(session, before.generation), None, number)
-            known[session] = Held(held.state, self._generation)
+        return Assigned(generation, partitions, self._outputs, self._codec, self._rules, self._breaker, begins_at)
 
     async def flush(self) -> None:
         """Until everything written is acked. Raises FatalError where anything is not."""
         await asyncio.to_thread(self._outputs.flush)
 
     def housekeeping(self, app: faust.App, now_ms: int) -> None:
-        """Tells of idle sessions that they are closed and releases those past their grace. No await: a chunk's own
-        writes of the same session come wholly before or wholly after."""
-        if app.consumer_generation_id != self._generation:
+        """Closes and releases by the clock (see `Assigned.tidy`)."""
+        assigned = self._assigned
+        if app.consumer_generation_id != assigned.generation:
             return
-        for number, partition in self._partitions.items():
-            for session, held in list(partition.held.items()):
-                if may_be_released(held.state, self._rules, now_ms):
-                    self._outputs.state(state_key(session, self._generation), None, number)
-                    if held.generation < self._generation:
-                        self._outputs.state(state_key(session, held.generation), None, number)
-                    del partition.held[session]
-                    self._told_closed.pop(session, None)
-                elif self._told_closed.get(session) != held.state.applied:
-                    closed = close_by_clock(held.state, self._rules, number, now_ms)
-                    if closed is not None:
-                        self._outputs.session(closed, now_ms)
-                        self._told_closed[session] = held.state.applied
+
+        def is_read_up(number: int) -> bool:
+            end = app.consumer.highwater(TP(self._topics.batches.name, number))
+            return end is not None and assigned.partitions[number].next_offset >= end
+
+        assigned.tidy(now_ms, is_read_up)
 
 
 def leave_unacked(consumer: Any, message: Any) -> None:
@@ -190,24 +132,6 @@ def leave_unacked(consumer: Any, message: Any) -> None:
     its chunk, it would let the next commit pass what this generation has yet to fetch anew."""
     message.acked = True
     consumer._unacked_messages.discard(message)
-
-
-def _at_ms(message: Any) -> int:
-    """LogAppendTime; Faust hands it on in seconds, as a float that must not be cut."""
-    at_ms: int = round(message.timestamp * 1000)
-    return at_ms
-
-
-class _Overlay:
-    """The states that a record sees: those touched in this chunk before those held."""
-
-    def __init__(self, number: int, touched: dict[tuple[int, bytes], Held], held: dict[bytes, Held]) -> None:
-        self._number, self._touched, self._held = number, touched, held
-
-    def get(self, key: tuple[str, str], /) -> SessionState | None:
-        session = session_key(*key)
-        found = self._touched.get((self._number, session)) or self._held.get(session)
-        return found.state if found else None
 
 
 def make_app(settings: Settings) -> faust.App:

@@ -28,12 +28,13 @@ from pipeline.model.batches import (
     is_id,
 )
 from pipeline.model.events import SessionEvent, decode_payload, encode_payload
+from pipeline.workers.clock import Refused, Timed, Where, in_time
 from pipeline.workers.hot import Bucket, limited
 from pipeline.workers.redact.events import Redactor
 from pipeline.workers.redact.rules import Redaction
 from pipeline.workers.redact.text import redact_text
 from pipeline.workers.rules import Rules
-from pipeline.workers.sessionize import PartBook, is_past_grace, update
+from pipeline.workers.sessionize import PartBook, is_past_grace, is_remembered, update
 from pipeline.workers.state import (
     VERSION,
     WINDOWS_MAX,
@@ -52,34 +53,30 @@ EVENTS_MAX = 1 << 20
 """seq has 20 bits for the index in the batch."""
 
 TYPE_CHARS_MAX = 64
+FIRST_PART = "1"
+"""Of a session that was not there before; parts of one that was begin at L<offset>, so that they replace none."""
+
 _NO_PAGE = Metadata()
 _NEW_WINDOW = Window("")
 SOURCES = frozenset({"portable", "rrweb", "posthog"})
 
 
 @dataclass(frozen=True)
-class Where:
-    """Where a raw record stood: its topic, partition, offset, and its LogAppendTime (stream time, ms)."""
-
-    topic: str
-    partition: int
-    offset: int
-    at_ms: int
-
-
-@dataclass(frozen=True)
 class Outcome:
-    """What one raw record becomes. `state` is None where the record belongs to no session."""
+    """What one raw record becomes. `state` is None where the record belongs to no session. `refused` is what a dead letter
+    is to be made of (see `refusal`)."""
 
     state: SessionState | None
     clean: CleanBatch
     sessions: tuple[SessionUpdate, ...] = ()
     dead: DeadLetter | None = None
+    refused: Refused | None = None
 
 
 def step(state: SessionState | None, batch: RecorderBatch, where: Where, rules: Rules) -> Outcome:
-    """One batch. Raises PoisonError (bad_envelope, bad_payload, too_deep, too_large) for what can never be processed: see
-    `dead_letter`. Capture refuses such things; a producer on Kafka may not have looked."""
+    """One batch. Raises PoisonError (bad_envelope, bad_payload, too_deep, too_large; too_old, too_new where that is all of
+    its events) for what can never be processed: see `dead_letter`. Capture refuses such things; a producer on Kafka may not have looked."""
+    was_there = state is not None and is_remembered(state, rules, where.at_ms)
     if state is not None and is_past_grace(state, rules, where.at_ms):
         state = None
     _check_envelope(batch)
@@ -88,9 +85,10 @@ def step(state: SessionState | None, batch: RecorderBatch, where: Where, rules: 
     batch = _clean_envelope(batch, rules, redacted)
     if state is not None and was_seen(state.batch_ids, hashed):
         return _repeat(state, batch, where, rules)
-    events = _events(batch)
+    known = state.clock_correction_ms if state else None
+    timed = in_time(_events(batch), batch, known, where, rules)
     try:
-        outcome = _Run(state, batch, where, rules, events, hashed, redacted).outcome()
+        outcome = _Run(state, was_there, batch, where, rules, timed, hashed, redacted).outcome()
     except RecursionError:
         raise PoisonError("too_deep", "an event's data is nested beyond what can be read") from None
     except msgspec.DecodeError as error:
@@ -106,10 +104,25 @@ def dead_letter(
     """What becomes of a record that `step` or the codec refused: its bytes go to the dead letters, its offset is accounted
     for by an empty clean record. `batch` is None where not even the envelope could be read."""
     count = batch.event_count if batch is not None and 0 <= batch.event_count <= EVENTS_MAX else 0
-    dead = DeadLetter(
+    dead = _letter(poison.reason, poison.detail, count, key, value, where, rules)
+    clean = _empty(None, where, rules, "dead", received_events=count, dead_lettered=count)
+    if batch is not None and is_id(batch.tenant) and is_id(batch.session_id):  # the rest of it was not judged good
+        clean = msgspec.structs.replace(clean, tenant=batch.tenant, session_id=batch.session_id)
+    return Outcome(None, clean, (), dead)
+
+
+def refusal(refused: Refused, key: bytes | None, value: bytes, where: Where, rules: Rules) -> DeadLetter:
+    """The letter that holds the refused events of a batch; `value` is their batch, encoded."""
+    return _letter(refused.reason, refused.detail, refused.batch.event_count, key, value, where, rules)
+
+
+def _letter(
+    reason: str, detail: str, count: int, key: bytes | None, value: bytes, where: Where, rules: Rules
+) -> DeadLetter:
+    return DeadLetter(
         stage="worker",
-        reason=poison.reason,
-        detail=poison.detail,
+        reason=reason,
+        detail=detail,
         epoch=rules.epoch,
         source_topic=where.topic,
         source_partition=where.partition,
@@ -119,10 +132,6 @@ def dead_letter(
         key=key,
         value=value,
     )
-    clean = _empty(None, where, rules, "dead", received_events=count, dead_lettered=count)
-    if batch is not None and is_id(batch.tenant) and is_id(batch.session_id):  # the rest of it was not judged good
-        clean = msgspec.structs.replace(clean, tenant=batch.tenant, session_id=batch.session_id)
-    return Outcome(None, clean, (), dead)
 
 
 def lost(first: int, last: int, where: Where, rules: Rules) -> CleanBatch:
@@ -141,6 +150,8 @@ def _check_envelope(batch: RecorderBatch) -> None:
         raise PoisonError("bad_envelope", "source is none of portable, rrweb, posthog")
     if not 0 <= batch.event_count <= EVENTS_MAX:
         raise PoisonError("bad_envelope", f"event_count is not in 0..{EVENTS_MAX}")
+    if not 0 <= batch.sent_at <= TIMESTAMP_MS_MAX or not 0 <= batch.received_at <= TIMESTAMP_MS_MAX:
+        raise PoisonError("bad_envelope", "sent_at or received_at is negative or after the year 2100")
     page = batch.metadata
     if page.viewport_width < 0 or page.viewport_height < 0:
         raise PoisonError("bad_envelope", "metadata has a negative viewport")
@@ -208,16 +219,18 @@ class _Run:
     def __init__(
         self,
         state: SessionState | None,
+        was_there: bool,
         batch: RecorderBatch,
         where: Where,
         rules: Rules,
-        events: list[SessionEvent],
+        timed: Timed,
         hashed: bytes,
         redacted: Counter[str],
     ) -> None:
         self._state, self._batch, self._where, self._rules = state, batch, where, rules
-        self._events, self._hashed = events, hashed
-        self._book = PartBook(rules, state, _first_name(batch, where, rules), batch.source, batch.metadata)
+        self._timed, self._events, self._hashed = timed, timed.events, hashed
+        first_name = f"L{where.offset}" if was_there or _is_old(batch, timed.events, where, rules) else FIRST_PART
+        self._book = PartBook(rules, state, first_name, batch.source, batch.metadata)
         window = next((each for each in state.windows if each.window_id == batch.window_id), None) if state else None
         window = window or _NEW_WINDOW
         others = {name: Gate(gap_ms, window.others.get(name, ())) for name, gap_ms in rules.other_gaps_ms.items()}
@@ -247,21 +260,26 @@ class _Run:
             windows=self._windows(),
             batch_ids=remember(self._state.batch_ids if self._state else b"", self._hashed),
             full_at_us=self._bucket.full_at_us,
+            clock_correction_ms=self._timed.session_correction_ms,
         )
+        refused = self._timed.refused
+        refused_count = refused.batch.event_count if refused else 0
+        received = len(self._events) + refused_count
         clean = msgspec.structs.replace(
-            _empty(batch, where, self._rules, "batch", received_events=len(self._events)),
+            _empty(batch, where, self._rules, "batch", received_events=received, dead_lettered=refused_count),
             payload=encode_payload(kept),
             event_count=len(kept),
             first_event_at=kept[0].timestamp if kept else 0,
             last_event_at=kept[-1].timestamp if kept else 0,
             part=starts[0].part if starts else parts[-1].name,
             next_parts=tuple(starts[1:]),
+            clock_correction_ms=self._timed.correction_ms,
             throttled=len(self._events) - len(kept),
             redacted=dict(sorted(self._redacted.items())),
             late=self._late > 0,
         )
         updates = tuple(update(part, state, self._rules, where.partition, 2 * where.offset) for part in touched)
-        return Outcome(state, clean, updates)
+        return Outcome(state, clean, updates, refused=refused)
 
     def _through(self) -> tuple[list[SessionEvent], list[PartStart]]:
         """Every event to its part, then through throttle and redaction: (kept events, where parts begin among them)."""
@@ -277,6 +295,7 @@ class _Run:
                 late=run.late,
                 throttled=len(received) - len(passed),
                 redacted=self._redacted.total() - redacted,
+                rrweb_window=None if self._batch.source == "portable" else self._batch.window_id,
             )
             self._late += run.late * len(cleaned)
             if cleaned and (not starts or starts[-1].part != run.part.name):
@@ -309,18 +328,17 @@ class _Run:
         return (*others[-(WINDOWS_MAX - 1) :], own)
 
 
-def _first_name(batch: RecorderBatch, where: Where, rules: Rules) -> str:
-    """The name of a part that begins without state: 1; but events older than the grace may belong to a session whose
-    state was released, whose parts must not be replaced: they open a part of their own."""
-    old = not batch.imported and where.at_ms - batch.last_event_at > rules.session_grace_ms and batch.event_count > 0
-    return f"L{where.offset}" if old else "1"
+def _is_old(batch: RecorderBatch, events: list[SessionEvent], where: Where, rules: Rules) -> bool:
+    """Whether, should all memory of the session be lost (replay.state deleted), its events must be taken for those of one
+    that was there."""
+    return not batch.imported and bool(events) and where.at_ms - events[-1].timestamp > rules.session_grace_ms
 
 
 def _repeat(state: SessionState, batch: RecorderBatch, where: Where, rules: Rules) -> Outcome:
     """A client's retry: counted, nothing else. The state goes on to this offset."""
     count = batch.event_count
     clean = _empty(batch, where, rules, "repeat", received_events=count, repeated=count)
-    clean = msgspec.structs.replace(clean, part=state.parts[-1].name if state.parts else "1")
+    clean = msgspec.structs.replace(clean, part=state.parts[-1].name if state.parts else FIRST_PART)
     return Outcome(msgspec.structs.replace(state, applied=where.offset, seen_at=where.at_ms), clean)
 
 

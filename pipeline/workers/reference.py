@@ -6,13 +6,13 @@ What the clean log, the rows and the objects must equal, whatever happened to th
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from pipeline.errors import PoisonError, ReplayError
 from pipeline.model.batches import RecorderBatch
 from pipeline.topics.codec import RecordCodec
-from pipeline.workers.chain import Outcome, Where, dead_letter, step
+from pipeline.workers.chain import Outcome, Where, dead_letter, refusal, step
 from pipeline.workers.rules import Rules
 from pipeline.workers.state import SessionState
 
@@ -48,7 +48,11 @@ def process(record: RawRecord, states: States, codec: RecordCodec, rules: Rules)
     batch: RecorderBatch | None = None
     try:
         batch = codec.decode(record.value)
-        return step(states.get((batch.tenant, batch.session_id)), batch, record.where, rules)
+        outcome = step(states.get((batch.tenant, batch.session_id)), batch, record.where, rules)
+        if outcome.refused is None:
+            return outcome
+        value = codec.encode(outcome.refused.batch)
+        return replace(outcome, dead=refusal(outcome.refused, record.key, value, record.where, rules))
     except PoisonError as error:
         poison = error
     except (ReplayError, MemoryError):

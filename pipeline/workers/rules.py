@@ -30,6 +30,9 @@ class Rules:
     session_gap_ms: int = 1_800_000
     session_length_ms: int = 86_400_000
     session_grace_ms: int = 86_400_000
+    session_memory_ms: int = 2_592_000_000
+    event_age_max_ms: int = 604_800_000
+    event_ahead_max_ms: int = 86_400_000
     retention: str = "30d"
     clean_bytes_max: int = 16 << 20
     """The largest record that replay.clean takes; what redaction lengthened beyond is a dead letter."""
@@ -53,6 +56,9 @@ def rules(settings: Settings) -> Rules:
         session_gap_ms=settings.session_gap_ms,
         session_length_ms=settings.session_length_ms,
         session_grace_ms=settings.session_grace_ms,
+        session_memory_ms=settings.session_memory_ms,
+        event_age_max_ms=settings.event_age_max_ms,
+        event_ahead_max_ms=settings.event_ahead_max_ms,
         retention=settings.retention_class,
         clean_bytes_max=settings.clean_bytes_max,
         redaction=_redaction(settings),

@@ -13,19 +13,17 @@ from typing import Any
 
 import msgspec
 
+from pipeline.model import rrweb
 from pipeline.model.batches import CloseReason, Metadata, SessionUpdate, Source
 from pipeline.model.events import SessionEvent
+from pipeline.workers.clicks import Following, rage
 from pipeline.workers.rules import Rules
 from pipeline.workers.state import PARTS_MAX, URLS_MAX, Part, SessionState
 
 ACTIVE_GAP_MS = 5_000
-RAGE_CLICKS = 3
-RAGE_WITHIN_MS = 1_000
-RAGE_WITHIN_PX = 30.0
 URL_CHARS_MAX = 1_024
 """A longer URL is cut in a session's record, whole in its event: 4 parts of 52 URLs of 4-byte characters stay below the
 1 MiB that replay.state and replay.sessions take."""
-PIXELS_MAX = 1e9
 
 
 class _Data(msgspec.Struct):
@@ -55,7 +53,7 @@ class OpenPart:
     """A part while a batch is added to it; `frozen` is the part then."""
 
     __slots__ = ("clicks", "close_reason", "counts", "ended_at", "first_url", "last_url", "name", "part", "rage_clicks",
-                 "recent_clicks", "started_at", "urls")  # fmt: skip
+                 "recent_clicks", "started_at", "urls", "watched")  # fmt: skip
 
     def __init__(self, part: Part) -> None:
         self.part = part
@@ -63,10 +61,10 @@ class OpenPart:
         self.started_at, self.ended_at = part.started_at, part.ended_at
         self.close_reason: CloseReason | None = part.close_reason
         self.first_url, self.last_url, self.urls = part.first_url, part.last_url, part.urls
-        self.rage_clicks, self.recent_clicks = part.rage_clicks, part.recent_clicks
+        self.rage_clicks, self.recent_clicks, self.watched = part.rage_clicks, part.recent_clicks, part.watched
         self.counts = dict.fromkeys(
             ("active_ms", "events", "clicks", "inputs", "scrolls", "mouse_moves", "navigations", "console_errors",
-             "errors", "throttled", "redacted", "late"), 0)  # fmt: skip
+             "errors", "throttled", "redacted", "late", "dead_clicks"), 0)  # fmt: skip
 
     def moment(self, at_ms: int) -> int:
         """Somebody did something then, whether the event is kept or not. Returns what that adds to the active time."""
@@ -77,8 +75,16 @@ class OpenPart:
         self.started_at = min(self.started_at, at_ms)
         return 0
 
-    def add(self, events: list[SessionEvent], *, late: bool, throttled: int, redacted: int) -> None:
-        """Counts what is kept of a run, and what was done to it."""
+    def add(
+        self,
+        events: list[SessionEvent],
+        *,
+        late: bool,
+        throttled: int,
+        redacted: int,
+        rrweb_window: str | None = None,
+    ) -> None:
+        """Counts what is kept of a run, and what was done to it; `rrweb_window` is the window of a client of rrweb's."""
         counts = self.counts
         counts["throttled"] += throttled
         counts["redacted"] += redacted
@@ -92,6 +98,8 @@ class OpenPart:
             for event in events:
                 if event.type in _LOOKED_INTO:
                     self._look_into(event)
+        if rrweb_window is not None:
+            self._follow(events, rrweb_window)
 
     def _look_into(self, event: SessionEvent) -> None:
         """Data that is no object counts by its type alone."""
@@ -100,11 +108,37 @@ class OpenPart:
         except msgspec.ValidationError:
             return
         if event.type == "click":
-            self._click(event.timestamp, data)
+            self._click(event.timestamp, data.x, data.y)
         elif event.type == "console":
             self.counts["console_errors"] += data.type == "error"
         else:
             self.visit(data.url)
+
+    def _follow(self, events: list[SessionEvent], window_id: str) -> None:
+        """Counts what rrweb's events say, and follows what the window's clicks do."""
+        following = Following(self.watched, window_id)
+        for event in events:
+            said = rrweb.read(event)
+            following.event(event.timestamp, said.kind if said else None)
+            if said is not None:
+                self._hear(said, event.timestamp)
+        if events:
+            self.counts["dead_clicks"] += following.dead
+            self.watched = following.watched
+
+    def _hear(self, said: rrweb.Said, at_ms: int) -> None:
+        kind, counts = said.kind, self.counts
+        if kind == "click":
+            counts["clicks"] += 1
+            self._click(at_ms, said.x, said.y)
+        elif kind == "mousemove":
+            counts["mouse_moves"] += said.positions
+        elif kind == "console":
+            counts["console_errors"] += said.level == "error"
+        elif kind in _COUNTED:
+            counts[_COUNTED[kind]] += 1
+        if kind in ("navigation", "page"):
+            self.visit(said.url)
 
     def visit(self, url: object) -> None:
         if not isinstance(url, str) or not url:
@@ -115,21 +149,9 @@ class OpenPart:
         if url not in self.urls and len(self.urls) < URLS_MAX:
             self.urls = (*self.urls, url)
 
-    def _click(self, at_ms: int, data: _Data) -> None:
-        x, y = data.x, data.y
-        if not _is_pixel(x) or not _is_pixel(y):
-            return
-        recent = tuple(
-            each
-            for each in self.recent_clicks
-            if 0 <= at_ms - each[0] <= RAGE_WITHIN_MS
-            and abs(each[1] - x) <= RAGE_WITHIN_PX
-            and abs(each[2] - y) <= RAGE_WITHIN_PX
-        )
-        burst = (*recent, (at_ms, float(x), float(y)))[-RAGE_CLICKS:]
-        if len(burst) == RAGE_CLICKS and len(self.recent_clicks) < RAGE_CLICKS:
-            self.rage_clicks += 1  # the third click makes the burst; a fourth one belongs to it
-        self.recent_clicks = burst
+    def _click(self, at_ms: int, x: Any, y: Any) -> None:
+        self.recent_clicks, is_rage = rage(self.recent_clicks, at_ms, x, y)
+        self.rage_clicks += is_rage
 
     @property
     def frozen(self) -> Part:
@@ -144,13 +166,9 @@ class OpenPart:
             first_url=self.first_url,
             last_url=self.last_url,
             urls=self.urls,
+            watched=self.watched,
             **{name: getattr(part, name) + added for name, added in counts.items()},
         )
-
-
-def _is_pixel(value: object) -> bool:
-    """A coordinate; JSON's integers may be longer than any float."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= PIXELS_MAX
 
 
 @dataclass(frozen=True)
@@ -307,6 +325,8 @@ def update(part: Part, state: SessionState, rules: Rules, partition: int, revisi
         retention=rules.retention,
         epoch=rules.epoch,
         source_partition=partition,
+        dead_clicks=part.dead_clicks,
+        clock_correction_ms=state.clock_correction_ms or 0,
     )
 
 
@@ -334,5 +354,11 @@ def may_be_released(state: SessionState, rules: Rules, now_ms: int) -> bool:
 
 
 def is_past_grace(state: SessionState, rules: Rules, now_ms: int) -> bool:
-    """From then on the session counts as never seen, whether or not its state was released already."""
+    """From then on the state counts no more, whether or not it was released already: the session begins anew, and as it
+    was there before (see `is_remembered`) in a part of its own."""
     return now_ms - state.seen_at > rules.session_grace_ms
+
+
+def is_remembered(state: SessionState, rules: Rules, now_ms: int) -> bool:
+    """Whether it still counts that the session was there."""
+    return now_ms - state.seen_at <= rules.session_memory_ms

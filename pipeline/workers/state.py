@@ -19,7 +19,23 @@ WINDOWS_MAX = 16
 BATCH_IDS_MAX = 512
 BATCH_HASH_BYTES = 8
 URLS_MAX = 50
-VERSION = 1
+VERSION = 2
+READABLE = (1, VERSION)
+"""Members were only added at its end since the first of these: what an earlier state lacks has its default."""
+
+
+_OTHER_VERSION = (
+    "a later version wrote it. Run that one; or, to go back for good, let it read all of replay.batches, stop all workers, "
+    "delete replay.state and `replay topics apply`: open sessions then begin part 1 anew, which replaces their rows"
+)
+
+
+class Watched(msgspec.Struct, frozen=True, array_like=True):
+    """A window whose clicks are followed: its newest event's time, and the times of those clicks that nothing answered yet."""
+
+    window_id: str
+    newest_at: int
+    clicks: tuple[int, ...] = ()
 
 
 class Part(msgspec.Struct, frozen=True, array_like=True):
@@ -51,6 +67,9 @@ class Part(msgspec.Struct, frozen=True, array_like=True):
     viewport_height: int = 0
     recent_clicks: tuple[tuple[int, float, float], ...] = ()
     """The last clicks of a burst that is not yet counted as rage, or of one that is: (at, x, y)."""
+    dead_clicks: int = 0
+    watched: tuple[Watched, ...] = ()
+    """The windows used last, where the source tells what a click did."""
 
 
 class Window(msgspec.Struct, frozen=True, array_like=True):
@@ -78,27 +97,56 @@ class SessionState(msgspec.Struct, frozen=True, array_like=True):
     windows: tuple[Window, ...]
     batch_ids: bytes
     full_at_us: int = 0
+    clock_correction_ms: int | None = 0
+    """What is added to the times of the session's live events; None until its first live batch is judged."""
+
+    @property
+    def is_released(self) -> bool:
+        """Whether it says no more than that the session was there: every session that was not released has a part."""
+        return not self.parts
+
+
+class _Marker(msgspec.Struct, frozen=True, array_like=True):
+    """The record of a released session."""
+
+    version: int
+    applied: int
+    seen_at: int
+
+
+def released(applied: int, seen_at: int) -> SessionState:
+    """What is left of a session's state after its release; whose it was, its key says."""
+    return SessionState(VERSION, "", "", applied, seen_at, "", (), (), b"")
 
 
 _decoder = msgspec.msgpack.Decoder(SessionState)
+_marker_decoder = msgspec.msgpack.Decoder(_Marker)
 _encoder = msgspec.msgpack.Encoder()
+_MARKER_START = _encoder.encode(_Marker(0, 0, 0))[:1]
 
 
 def encode_state(state: SessionState) -> bytes:
+    if state.is_released:
+        return _encoder.encode(_Marker(state.version, state.applied, state.seen_at))
     return _encoder.encode(state)
 
 
+def is_marker(value: bytes) -> bool:
+    """Whether it is a released session's record: an array of as many members as only that has."""
+    return value.startswith(_MARKER_START)
+
+
 def decode_state(value: bytes) -> SessionState:
-    """Raises FatalError where another version wrote it: to guess at state would change what a repeated batch gives."""
+    """Raises FatalError where a later version wrote it: to guess at state would change what a repeated batch gives."""
     try:
-        state = _decoder.decode(value)
+        marker = _marker_decoder.decode(value) if is_marker(value) else None
+        state = released(marker.applied, marker.seen_at) if marker else _decoder.decode(value)
+        version = marker.version if marker else state.version
     except msgspec.DecodeError as error:
-        raise FatalError(
-            f"a session's state cannot be read ({type(error).__name__}): another version wrote it"
-        ) from None
-    if state.version != VERSION:
-        raise FatalError(f"a session's state has version {state.version}, this worker reads {VERSION}")
-    return state
+        raise FatalError(f"a session's state cannot be read ({type(error).__name__}): {_OTHER_VERSION}") from None
+    if version not in READABLE:
+        raise FatalError(f"a session's state has version {version}, this worker reads {VERSION}: {_OTHER_VERSION}")
+    return state if version == VERSION else msgspec.structs.replace(state, version=VERSION)
 
 
 def batch_hash(batch_id: str) -> bytes:

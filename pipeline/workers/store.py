@@ -2,7 +2,7 @@
 
 A record's key is `tenant:session_id \\0 generation`: the *generation* of the consumer group wrote it, so a worker that slept
 through a rebalance cannot overwrite its successor's state. Per session the highest applied offset wins, then the highest
-generation. The folding is pure; `load` reads.
+generation. `Folding` decides that; `load` reads.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from pipeline.errors import FatalError
 from pipeline.settings import Settings
 from pipeline.topics import clients
 from pipeline.topics.catalogue import Catalogue
-from pipeline.workers.state import SessionState, decode_state
+from pipeline.workers.keeping import Held, Sessions
+from pipeline.workers.state import decode_state, is_marker
 
 BROKER_TIMEOUT_S = 10.0
 LOAD_LIMIT_S = 120.0
@@ -25,14 +26,6 @@ LOAD_WAIT_S = 0.05
 """Short: a consume waits its whole time-out at the end of the topic."""
 
 SessionKey = tuple[str, str]
-
-
-@dataclass(frozen=True)
-class Held:
-    """A session's state and the generation whose record holds it."""
-
-    state: SessionState
-    generation: int
 
 
 def state_key(session: bytes, generation: int) -> bytes:
@@ -47,31 +40,47 @@ def split_key(key: bytes) -> tuple[bytes, int]:
     return session, int(generation)
 
 
-@dataclass
-class Folded:
-    """One partition of the state topic, read to its end: the winners, and the records that lost to them."""
+class Folding:
+    """One partition of the state topic while it is read: the last value of each key, then the winner of each session.
 
-    best: dict[bytes, Held] = field(default_factory=dict)
-    losers: list[bytes] = field(default_factory=list)
-    newest_generation: int = -1
-
-
-def fold(records: dict[bytes, bytes]) -> Folded:
-    """The last value of each key (tombstones gone) → winners and losers. Pure.
-
-    Only losers of a generation below the winner's may be tombstoned: a younger one may belong to a worker still writing.
+    Markers of released sessions, of which there may be very many, go straight to `sessions`; what lost to them stays in the
+    topic until its retention ends.
     """
-    folded = Folded()
-    candidates: dict[bytes, list[Held]] = {}
-    for key, value in records.items():
+
+    def __init__(self) -> None:
+        self.sessions = Sessions()
+        self.losers: list[bytes] = []
+        self.newest_generation = -1
+        self._last: dict[bytes, bytes] = {}
+
+    def take(self, key: bytes, value: bytes | None) -> None:
+        """One record, in the topic's order; a tombstone takes its key out."""
         session, generation = split_key(key)
-        candidates.setdefault(session, []).append(Held(decode_state(value), generation))
-        folded.newest_generation = max(folded.newest_generation, generation)
-    for session, held in candidates.items():
-        best = max(held, key=lambda each: (each.state.applied, each.generation))
-        folded.best[session] = best
-        folded.losers += [state_key(session, each.generation) for each in held if each.generation < best.generation]
-    return folded
+        if value is None:
+            self._last.pop(key, None)
+            return
+        self.newest_generation = max(self.newest_generation, generation)
+        if is_marker(value):
+            self._last.pop(key, None)
+            self.sessions.put(session, Held(decode_state(value), generation))
+        else:
+            self._last[key] = value
+
+    def end(self) -> Folding:
+        """All is read. Only losers of a generation below the winner's may be tombstoned: a younger one may belong to a
+        worker still writing."""
+        candidates: dict[bytes, list[Held]] = {}
+        for key, value in self._last.items():
+            session, generation = split_key(key)
+            candidates.setdefault(session, []).append(Held(decode_state(value), generation))
+        self._last.clear()
+        for session, held in candidates.items():
+            marker = self.sessions.marker(session)
+            best = max([*held, marker] if marker else held, key=lambda each: (each.state.applied, each.generation))
+            if best is not marker:
+                self.sessions.put(session, best)
+            self.losers += [state_key(session, each.generation) for each in held if each.generation < best.generation]
+        return self
 
 
 @dataclass
@@ -79,8 +88,8 @@ class Partition:
     """One assigned partition of one generation: the next source offset to process, and its sessions."""
 
     next_offset: int
-    held: dict[bytes, Held]
-    losers: list[bytes]
+    sessions: Sessions
+    losers: list[bytes] = field(default_factory=list)
 
 
 def load(settings: Settings, topics: Catalogue, generation: int, partitions: list[int]) -> dict[int, Partition]:
@@ -91,20 +100,20 @@ def load(settings: Settings, topics: Catalogue, generation: int, partitions: lis
     try:
         raw = [TopicPartition(topics.batches.name, each) for each in partitions]
         committed = {each.partition: each.offset for each in reader.committed(raw, timeout=BROKER_TIMEOUT_S)}
-        records = _read_state(reader, topics.state.name, partitions)
+        foldings = _read_state(reader, topics.state.name, partitions)
     except KafkaException as error:
         raise FatalError(f"the worker's state cannot be loaded ({error.args[0].name()})") from error
     finally:
         reader.close()
     loaded = {}
     for each in partitions:
-        folded = fold(records[each])
+        folded = foldings[each].end()
         if folded.newest_generation > generation:
             raise FatalError(
                 f"partition {each}: generation {folded.newest_generation} has written state, we are {generation}: "
                 "we slept through a rebalance (or the group was deleted: then delete the state topic as well)"
             )
-        loaded[each] = Partition(max(committed[each], 0), folded.best, folded.losers)
+        loaded[each] = Partition(max(committed[each], 0), folded.sessions, folded.losers)
     return loaded
 
 
@@ -120,9 +129,9 @@ def log_start(settings: Settings, topics: Catalogue, partition: int) -> int:
         reader.close()
 
 
-def _read_state(reader: Consumer, topic: str, partitions: list[int]) -> dict[int, dict[bytes, bytes]]:
-    """The last value of every key of these partitions; a tombstone takes its key out."""
-    records: dict[int, dict[bytes, bytes]] = {each: {} for each in partitions}
+def _read_state(reader: Consumer, topic: str, partitions: list[int]) -> dict[int, Folding]:
+    """All records of these partitions, taken in."""
+    foldings = {each: Folding() for each in partitions}
     left = set(partitions)
     until = time.monotonic() + LOAD_LIMIT_S
     reader.assign([TopicPartition(topic, each, OFFSET_BEGINNING) for each in partitions])
@@ -137,11 +146,7 @@ def _read_state(reader: Consumer, topic: str, partitions: list[int]) -> dict[int
             key, value, partition = message.key(), message.value(), message.partition()
             if key is None or partition is None:
                 raise FatalError(f"{topic} holds a record without a key: only workers may write there")
-            found = records[partition]
-            if value is None:
-                found.pop(key, None)
-            else:
-                found[key] = value
+            foldings[partition].take(key, value)
         if time.monotonic() > until:
             raise FatalError(f"{topic} was not read to its end within {LOAD_LIMIT_S:.0f} s")
-    return records
+    return foldings

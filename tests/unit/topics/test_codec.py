@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import struct
+from pathlib import Path
 
 import fastavro
 import msgspec
@@ -15,6 +17,8 @@ from pipeline.model.batches import CleanBatch, Metadata, PartStart, RecorderBatc
 from pipeline.topics import schemas
 from pipeline.topics.catalogue import catalogue
 from pipeline.topics.codec import Codecs, PinnedIds
+
+HISTORY = Path(__file__).parents[2] / "data" / "schemas"
 
 BATCH = RecorderBatch(
     tenant="acme",
@@ -74,6 +78,20 @@ def test_record_comes_back_as_it_went_in(codecs: Codecs) -> None:
         late=False,
     )
     assert codecs.clean.decode(codecs.clean.encode(clean)) == clean
+
+
+def test_record_of_an_earlier_schema_is_read_by_its_id_with_defaults(codecs: Codecs) -> None:
+    first = json.loads((HISTORY / "session_update" / "1.avsc").read_text())
+    numbers = {field["name"]: 7 for field in first["fields"] if field["type"] in ("long", "int")}
+    texts = {field["name"]: "x" for field in first["fields"] if field["type"] == "string"}
+    out = io.BytesIO()
+    fastavro.schemaless_writer(
+        out, fastavro.parse_schema(first), {**numbers, **texts, "close_reason": None, "urls": ["u"]}
+    )
+    update = codecs.sessions.decode(struct.pack(">bI", 0, 3) + out.getvalue())
+    assert (update.clicks, update.urls, update.source_partition) == (7, ("u",), 7)
+    assert (update.dead_clicks, update.clock_correction_ms) == (0, 0)
+    assert codecs.sessions.decode(codecs.sessions.encode(update)) == update
 
 
 @pytest.mark.parametrize(

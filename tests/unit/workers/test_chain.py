@@ -128,7 +128,7 @@ ONE = b'{"type":"click","timestamp":1}'
      (b'{"type":"input","timestamp":1,"data":{"inputType":"password","value":"x","target":1e999}}', 1)],
 )  # fmt: skip
 def test_payload_that_is_not_its_events_is_poison(payload: bytes, count: int) -> None:
-    found = poison(batch("b", payload=payload, event_count=count))
+    found = poison(batch("b", payload=payload, event_count=count, imported=True))
     assert found.reason == "bad_payload"
 
 
@@ -136,13 +136,13 @@ def test_payload_that_is_not_its_events_is_poison(payload: bytes, count: int) ->
 def test_nesting_beyond_what_can_be_read_has_a_reason_of_its_own(depth: int, inner: bytes) -> None:
     deep = b"[" * depth + inner + b"]" * depth
     payload = b'{"type":"x","timestamp":1,"data":' + deep + b"}"
-    assert poison(batch("b", payload=payload, event_count=1)).reason == "too_deep"
+    assert poison(batch("b", payload=payload, event_count=1, imported=True)).reason == "too_deep"
 
 
 def test_a_string_is_redacted_in_its_place_however_deep_it_stands() -> None:
     deep = b"[" * 600 + b'"a@b.example"' + b"]" * 600
     payload = b'{"type":"x","timestamp":1,"data":' + deep + b"}"
-    left = step(None, batch("b", payload=payload, event_count=1), place(1), Rules()).clean.payload
+    left = step(None, batch("b", payload=payload, event_count=1, imported=True), place(1), Rules()).clean.payload
     assert left == payload.replace(b"a@b.example", b"[REDACTED]")
 
 
@@ -165,7 +165,7 @@ def test_envelope_out_of_bounds_is_poison(changed: dict[str, Any]) -> None:
 
 def test_type_of_64_characters_the_year_2100_and_1970_pass() -> None:
     lines = [line("x" * 64, 0), line("x", 4_102_444_800_000)]
-    assert Flow().send(batch("b", *lines)).clean.event_count == 2
+    assert Flow().send(batch("b", *lines, imported=True)).clean.event_count == 2
 
 
 def test_what_redaction_lengthened_beyond_clean_is_poison() -> None:

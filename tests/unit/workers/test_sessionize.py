@@ -56,7 +56,7 @@ def test_part_of_exactly_a_day_goes_on_and_a_longer_one_is_cut(split: bool) -> N
     flow = Flow()
     day, over = list(range(T0, T0 + LENGTH_MS + 1, GAP_MS)), T0 + LENGTH_MS + 1
     for n, times in enumerate([day, [over]] if split else [[*day, over]]):
-        flow.clicks(f"b{n}", *times)
+        flow.send(batch(f"b{n}", *(line("click", at) for at in times)), over)
     assert spans(flow) == {
         "1": (0, LENGTH_MS, 49, "max_duration"),
         "2": (LENGTH_MS + 1, LENGTH_MS + 1, 1, None),

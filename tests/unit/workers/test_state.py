@@ -15,6 +15,8 @@ from pipeline.workers.state import (
     batch_hash,
     decode_state,
     encode_state,
+    is_marker,
+    released,
     remember,
     was_seen,
 )
@@ -42,6 +44,25 @@ def test_state_that_is_none_is_fatal(value: bytes) -> None:
         decode_state(value)
 
 
+def test_released_session_is_a_few_bytes_that_come_back() -> None:
+    left = released(2**40, T0)
+    assert left.is_released
+    assert len(encode_state(left)) < 32
+    assert is_marker(encode_state(left))
+    assert decode_state(encode_state(left)) == left
+    flow = Flow()
+    flow.clicks("b", T0)
+    assert flow.state is not None
+    assert not flow.state.is_released
+    assert not is_marker(encode_state(flow.state))
+
+
+@pytest.mark.parametrize("version", [0, 3])
+def test_marker_of_another_version_is_fatal_too(version: int) -> None:
+    with pytest.raises(FatalError, match=r"version .* delete replay.state"):
+        decode_state(msgspec.msgpack.encode([version, 5, T0]))
+
+
 def test_state_of_another_version_is_fatal() -> None:
     flow = Flow()
     flow.clicks("b", T0)
@@ -60,7 +81,10 @@ def test_state_of_an_earlier_worker_is_read_with_open_gates_and_a_full_bucket() 
     bucket, windows = session[9], session[7]
     earlier = [*session[:7], [window[:4] for window in windows], session[8]]
     assert bucket > 0
-    assert decode_state(msgspec.msgpack.encode(earlier)) == msgspec.structs.replace(flow.state, full_at_us=0)
+    earlier[0] = 1
+    found = decode_state(msgspec.msgpack.encode(earlier))
+    assert found == msgspec.structs.replace(flow.state, full_at_us=0)
+    assert found.clock_correction_ms == 0, "its earlier events were not shifted: its later ones shall not be"
 
 
 def worst_part(n: int) -> tuple[bytes, ...]:
@@ -81,6 +105,9 @@ def worst_state() -> SessionState:
     ids = {"tenant": "t" * 128, "session_id": "s" * 128, "user_id": "\U0001f6d2" * 256, "metadata": page}
     for n in range(6):
         flow.send(batch(f"p{n}", *worst_part(n), **ids))
+        for k in range(20):
+            clicks = [line(3, T0 + n * 2 * HOUR_MS + 90 * j, {"source": 2, "type": 2}) for j in range(20)]
+            flow.send(batch(f"p{n}.{k}", *clicks, window_id=f"{k:0128}", source="rrweb", **ids))
     for n in range(2_000):
         kinds = ("mousemove", "scroll", *others) if n > 1_980 else ()
         moves = [line(kind, T0 + 1_000 * k) for k in range(12) for kind in kinds]
@@ -98,6 +125,8 @@ def test_state_of_the_nastiest_session_stays_bounded() -> None:
     assert all(len(window.mousemove) == len(window.scroll) == 8 for window in state.windows)
     assert all(len(each) == 8 for window in state.windows for each in window.others.values())
     assert all(len(window.others) == GAPS_MAX for window in state.windows)
+    assert all(len(part.watched) == 16 for part in state.parts)
+    assert all(len(watched.clicks) == 16 for part in state.parts for watched in part.watched)
     assert len(state.batch_ids) == 512 * BATCH_HASH_BYTES
     assert len(encode_state(state)) < RECORD_BYTES_MAX
 
