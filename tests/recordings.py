@@ -60,7 +60,10 @@ def page_of(name: str) -> Metadata:
     """What the client's batches say of the page: its first URL."""
     first = next((data for data in map(decoded, events_of(name)) if {"href", "url"} & data.keys()), {})
     return Metadata(
-        user_agent="Mozilla/5.0", viewport_width=1280, viewport_height=800, url=first.get("href") or first.get("url") or ""
+        user_agent="Mozilla/5.0",
+        viewport_width=1280,
+        viewport_height=800,
+        url=first.get("href") or first.get("url") or "",
     )
 
 
