@@ -130,6 +130,28 @@ def places(kind: int, data: Any) -> dict[str, list[Path]]:
     return {sort: paths for sort, paths in found.items() if paths}
 
 
+def style_places(data: Any, path: Path = ()) -> Iterator[Path]:
+    """The strings of a full snapshot that are style or geometry: they make the replay's look."""
+    if isinstance(data, dict):
+        in_style = data.get("tagName") == "style" or data.get("isStyle") is True
+        for key, inner in data.items():
+            if isinstance(inner, str) and (key in STYLE_ATTRIBUTES or (key == "textContent" and in_style)):
+                yield (*path, key)
+            elif in_style and key == "childNodes":
+                yield from ((*path, key, at, "textContent") for at, each in enumerate(inner) if "textContent" in each)
+            else:
+                yield from style_places(inner, (*path, key))
+    elif isinstance(data, list):
+        for at, each in enumerate(data):
+            yield from style_places(each, (*path, at))
+
+
+def at_place(value: Any, path: Path) -> Any:
+    for step in path:
+        value = value[step]
+    return value
+
+
 def _nodes(node: dict[str, Any], path: Path, sort: str, found: dict[str, list[Path]]) -> None:
     is_style = node.get("tagName") == "style" or node.get("isStyle") is True
     if isinstance(node.get("textContent"), str) and not is_style:

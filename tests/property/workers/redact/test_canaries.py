@@ -19,12 +19,26 @@ from pipeline.workers.chain import Where, step
 from pipeline.workers.rules import Rules
 from pipeline.workers.state import encode_state
 from tests.canaries import forms, opened
-from tests.planting import ENCODINGS, KINDS, Canary, among, draw, places, put, put_at, with_text
+from tests.planting import (
+    ENCODINGS,
+    FULL_SNAPSHOT,
+    KINDS,
+    Canary,
+    among,
+    at_place,
+    draw,
+    places,
+    put,
+    put_at,
+    style_places,
+    with_text,
+)
 from tests.recordings import events_of, manifest
 from tests.unit.workers.flow import T0, batch
 
 CASES_EACH = 6_000
 CASES_A_BATCH = 10
+STYLE_CASES = 300
 DATA_BYTES_MAX = 4_000
 SNAPSHOT_BYTES_MAX = 10_000
 """Larger events are the recordings' own test; here they would only be slow."""
@@ -60,8 +74,18 @@ def rrweb() -> dict[str, list[tuple[Any, Any, list[Any]]]]:
     return found
 
 
+def small_snapshots() -> list[Any]:
+    return [
+        json.loads(bytes(event.data))
+        for each in manifest()
+        if each.source != "portable"
+        for event in events_of(each.name)
+        if event.type == FULL_SNAPSHOT and _is_small(event)
+    ]
+
+
 def _is_small(event: SessionEvent) -> bool:
-    return len(event.data) < (SNAPSHOT_BYTES_MAX if event.type == 2 else DATA_BYTES_MAX)
+    return len(event.data) < (SNAPSHOT_BYTES_MAX if event.type == FULL_SNAPSHOT else DATA_BYTES_MAX)
 
 
 def in_portable(canary: Canary, rng: random.Random) -> tuple[str, dict[str, Any]]:
@@ -117,3 +141,21 @@ def test_no_canary_is_left(source: str, plant: Any, capsys: pytest.CaptureFixtur
             assert told == [], (seed, canary, place, event)
     assert {*KINDS, *ENCODINGS} <= tried.keys()
     assert tried.keys() >= (portable() if source == "portable" else rrweb()).keys()
+
+
+def test_style_stays_whatever_stands_in_it(capsys: pytest.CaptureFixture[str]) -> None:
+    seed = secrets.randbits(32)
+    rng = random.Random(seed)
+    with capsys.disabled():
+        print(f"\nstyle: {STYLE_CASES} cases, seed {seed}")
+    snapshots = [(data, list(style_places(data))) for data in small_snapshots()]
+    for number in range(STYLE_CASES):
+        data, paths = rng.choice([each for each in snapshots if each[1]])
+        path, canary = rng.choice(paths), draw(rng)
+        planted = put_at(data, path, f"{at_place(data, path)} .is::after {{ content: '{canary.spelled}' }}")
+        text = {"id": 1, "value": draw(rng, "email", "plain").spelled}  # so that there is something to redact beside it
+        event = {"type": 2, "timestamp": T0, "data": {**planted, "note": text}}
+        raw = batch(f"b{number}", json.dumps(event, separators=(",", ":")).encode(), source="rrweb")
+        left = json.loads(step(None, raw, Where("replay.batches", 0, number, T0), Rules()).clean.payload)
+        assert left["data"]["note"] == {"id": 1, "value": "[REDACTED]"}
+        assert at_place(left["data"], path) == at_place(planted, path), (seed, path, canary)
