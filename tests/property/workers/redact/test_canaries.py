@@ -1,122 +1,161 @@
-"""Secrets of every kind, in random encodings, at random places of real recordings: through the chain, none is left in what
-leaves it: clean record, session updates, encoded state."""
+"""Secrets of every kind, in random encodings, at random places of real recordings of all clients: through the chain, none
+is left in what leaves it: clean record, session updates, encoded state."""
 
 from __future__ import annotations
 
-import base64
 import json
 import random
 import secrets
+from collections import Counter
+from functools import cache
 from typing import Any
-from urllib.parse import quote, unquote
 
 import msgspec
 import pytest
 
-from pipeline.load.recordings import bundled
 from pipeline.model.batches import Metadata
+from pipeline.model.events import PORTABLE_TYPES, SessionEvent
 from pipeline.workers.chain import Where, step
 from pipeline.workers.rules import Rules
 from pipeline.workers.state import encode_state
+from tests.canaries import forms, opened
+from tests.planting import (
+    ENCODINGS,
+    FULL_SNAPSHOT,
+    KINDS,
+    Canary,
+    among,
+    at_place,
+    draw,
+    places,
+    put,
+    put_at,
+    style_places,
+    with_text,
+)
+from tests.recordings import events_of, manifest
 from tests.unit.workers.flow import T0, batch
 
-CASES = 10_000
+CASES_EACH = 6_000
 CASES_A_BATCH = 10
+STYLE_CASES = 300
+DATA_BYTES_MAX = 4_000
+SNAPSHOT_BYTES_MAX = 10_000
+"""Larger events are the recordings' own test; here they would only be slow."""
+
+THROTTLED = {"mousemove", "scroll"}
+PLACES = {
+    "snapshot text", "snapshot attribute", "mutation text", "mutation attribute", "added text", "added attribute", "input",
+    "page address", "custom event", "plugin rrweb/console@1", "plugin rrweb/network@1",
+}  # fmt: skip
 
 
-def luhn(digits: str) -> str:
-    total = sum(sum(divmod(int(each) * (1 + (at + 1) % 2), 10)) for at, each in enumerate(reversed(digits)))
-    return digits + str(-total % 10)
+@cache
+def portable() -> dict[str, list[Any]]:
+    """By type: the data of such events, of clients that redact themselves and of those that do not."""
+    found: dict[str, list[Any]] = {}
+    for each in manifest():
+        for event in events_of(each.name) if each.source == "portable" else ():
+            if event.type not in THROTTLED and len(event.data) < DATA_BYTES_MAX:
+                found.setdefault(str(event.type), []).append(json.loads(bytes(event.data)))
+    return found
 
 
-def secret_of(kind: str, rng: random.Random) -> tuple[str, str]:
-    """(a text that holds the secret, the secret)."""
-    word = "".join(rng.choices("abcdefghjkmnp", k=10)) + str(rng.randrange(100, 999))
-    number = f"{rng.randrange(10**11):011}"
-    texts = {
-        "email": (f"{word}@mail.example.test", word),
-        "card": ("4111" + luhn("4111" + number)[4:],) * 2,
-        "spaced card": (" ".join(("4111" + luhn("4111" + number)[4:])[at : at + 4] for at in range(0, 16, 4)),) * 2,
-        "ssn": (f"{rng.randrange(100, 600)}-{rng.randrange(10, 99)}-{rng.randrange(1000, 9999)}",) * 2,
-        "phone": (f"+1202{rng.randrange(2000000, 9999999)}",) * 2,
-        "jwt": (f"eyJhbGciOiJI.{word}.{word}", word),
-        "bearer": (f"Authorization: Bearer {word}", word),
-        "key": (f"sk_live_{word}", word),
-        "userinfo": (f"https://ann:{word}@h.example.test/", word),
-        "query": (f"https://h.example.test/r?a=1&reset_token={word}", word),
-        "member": (json.dumps({"n": 1, "password": word}), word),
-        "text": (f"password: {word}", word),
-    }
-    return texts[kind]
+@cache
+def rrweb() -> dict[str, list[tuple[Any, Any, list[Any]]]]:
+    """By the sort of place: (type, data, the paths of such places in it)."""
+    found: dict[str, list[tuple[Any, Any, list[Any]]]] = {}
+    for each in manifest():
+        for event in () if each.source == "portable" else events_of(each.name):
+            if isinstance(event.type, int) and _is_small(event):
+                data = with_text(json.loads(bytes(event.data)))
+                for sort, paths in places(event.type, data).items():
+                    found.setdefault(sort, []).append((event.type, data, paths))
+    return found
 
 
-KINDS = ["email", "card", "spaced card", "ssn", "phone", "jwt", "bearer", "key", "userinfo", "query", "member", "text"]
-ENCODINGS = {
-    "plain": lambda text: text,
-    "json": lambda text: json.dumps({"v": text}),
-    "percent": lambda text: "https://h.example.test/?next=" + quote(text, safe=""),
-    "percent all": lambda text: "".join(f"%{each:02x}" for each in text.encode()),
-    "base64": lambda text: base64.b64encode(f"some note {text}".encode()).decode(),
-}
-
-
-def opened(text: bytes) -> str:
-    """What a reader gets who undoes percent-encoding, escapes and base64."""
-    plain = text.decode("utf-8", "replace")
-    plain = plain + unquote(plain)
-    return plain + plain.replace("\\", "")
-
-
-def put(value: Any, text: str, rng: random.Random) -> Any:
-    """The text at a random string of the value, or beside its members."""
-    if isinstance(value, dict):
-        keys = [key for key, inner in value.items() if isinstance(inner, str | list | dict)]
-        if not keys or rng.random() < 0.2:
-            return {**value, rng.choice(["extra", "note", text]): text}
-        key = rng.choice(keys)
-        return {**value, key: put(value[key], text, rng)}
-    if isinstance(value, list) and value:
-        at = rng.randrange(len(value))
-        return [*value[:at], put(value[at], text, rng), *value[at + 1 :]]
-    return rng.choice([text, f"before {text} after", f"({text})"]) if isinstance(value, str) else text
-
-
-@pytest.fixture(scope="module")
-def originals() -> list[Any]:
+def small_snapshots() -> list[Any]:
     return [
-        (event.type, json.loads(bytes(event.data)))
-        for each in bundled()
-        for event in each.recording.events[:: 97 if each.hostile else 7]
-        if event.type not in ("mousemove", "scroll") and len(event.data) < 4_000
+        json.loads(bytes(event.data))
+        for each in manifest()
+        if each.source != "portable"
+        for event in events_of(each.name)
+        if event.type == FULL_SNAPSHOT and _is_small(event)
     ]
 
 
-def test_no_canary_is_left(originals: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+def _is_small(event: SessionEvent) -> bool:
+    return len(event.data) < (SNAPSHOT_BYTES_MAX if event.type == FULL_SNAPSHOT else DATA_BYTES_MAX)
+
+
+def in_portable(canary: Canary, rng: random.Random) -> tuple[str, dict[str, Any]]:
+    kind = rng.choice(sorted(portable()))
+    return kind, {"type": kind, "data": put(rng.choice(portable()[kind]), canary.spelled, rng)}
+
+
+def in_rrweb(canary: Canary, rng: random.Random) -> tuple[str, dict[str, Any]]:
+    sort = rng.choice(sorted(rrweb()))
+    kind, data, paths = rng.choice(rrweb()[sort])
+    return sort, {"type": kind, "data": put_at(data, rng.choice(paths), among(canary.spelled, rng))}
+
+
+def left_of(lines: list[bytes], number: int, address: str, source: str) -> bytes:
+    """All that the chain gives for a batch, opened."""
+    raw = msgspec.structs.replace(
+        batch(f"b{number}", *lines, source=source),
+        metadata=Metadata(url=address, user_agent=address),
+        client_version=address,
+    )
+    outcome = step(None, raw, Where("replay.batches", 0, number, T0 + number), Rules())
+    assert outcome.state is not None
+    left = [outcome.clean.payload, msgspec.json.encode(outcome.clean), msgspec.json.encode(outcome.sessions)]
+    return opened(b"\n".join([*left, encode_state(outcome.state)]))
+
+
+def test_there_are_recorded_events_for_every_place() -> None:
+    assert rrweb().keys() == PLACES
+    assert portable().keys() == set(PORTABLE_TYPES) - THROTTLED
+
+
+@pytest.mark.parametrize(("source", "plant"), [("portable", in_portable), ("rrweb", in_rrweb)])
+def test_no_canary_is_left(source: str, plant: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    seed = secrets.randbits(32)
+    rng = random.Random(seed)
+    tried: Counter[str] = Counter()
+    with capsys.disabled():
+        print(f"\ncanaries in {source} events: {CASES_EACH:,} cases, seed {seed}")
+    for first in range(0, CASES_EACH, CASES_A_BATCH):
+        lines, planted = [], []
+        for at in range(CASES_A_BATCH):
+            canary = draw(rng)
+            place, event = plant(canary, rng)
+            event["timestamp"] = T0 + first + at
+            lines.append(json.dumps(event, ensure_ascii=rng.random() < 0.3, separators=(",", ":")).encode())
+            planted.append((canary, place, event))
+            tried.update([canary.kind, canary.encoding, place])
+        in_address = draw(rng, "query", "plain")
+        seen = left_of(lines, first, in_address.text, source)
+        assert in_address.secret.encode() not in seen, seed
+        for canary, place, event in planted:
+            told = [form for form in forms(canary.secret) if form in seen]
+            assert told == [], (seed, canary, place, event)
+    assert {*KINDS, *ENCODINGS} <= tried.keys()
+    assert tried.keys() >= (portable() if source == "portable" else rrweb()).keys()
+
+
+def test_style_stays_whatever_stands_in_it(capsys: pytest.CaptureFixture[str]) -> None:
     seed = secrets.randbits(32)
     rng = random.Random(seed)
     with capsys.disabled():
-        print(f"\ncanaries: {CASES:,} cases, seed {seed}")
-    for first in range(0, CASES, CASES_A_BATCH):
-        lines, hidden = [], []
-        for at in range(CASES_A_BATCH):
-            kind, encoding = rng.choice(KINDS), rng.choice(list(ENCODINGS))
-            text, secret = secret_of(kind, rng)
-            spelled = ENCODINGS[encoding](text)
-            what, data = rng.choice(originals)
-            event = {"type": what, "timestamp": T0 + first + at, "data": put(data, spelled, rng)}
-            lines.append(json.dumps(event, ensure_ascii=rng.random() < 0.3, separators=(",", ":")).encode())
-            hidden.append((kind, encoding, secret, base64.b64encode(f"some note {text}".encode()).decode()[:-4], event))
-        raw = batch(f"b{first}", *lines)
-        page, canary = hidden[0][2], secret_of("query", rng)
-        raw = msgspec.structs.replace(
-            raw, metadata=Metadata(url=canary[0], user_agent=canary[0]), client_version=canary[0]
-        )
-        outcome = step(None, raw, Where("replay.batches", 0, first, T0 + first), Rules())
-        assert outcome.state is not None
-        left = msgspec.json.encode(outcome.clean) + outcome.clean.payload + msgspec.json.encode(outcome.sessions)
-        seen = opened(left + encode_state(outcome.state))
-        assert canary[1] not in seen, seed
-        for kind, encoding, secret, encoded, event in hidden:
-            assert secret not in seen, (seed, kind, encoding, event)
-            assert encoding != "base64" or encoded not in seen, (seed, kind, encoding, event)
-        assert page
+        print(f"\nstyle: {STYLE_CASES} cases, seed {seed}")
+    snapshots = [(data, list(style_places(data))) for data in small_snapshots()]
+    for number in range(STYLE_CASES):
+        data, paths = rng.choice([each for each in snapshots if each[1]])
+        path, canary = rng.choice(paths), draw(rng)
+        planted = put_at(data, path, f"{at_place(data, path)} .is::after {{ content: '{canary.spelled}' }}")
+        text = {"id": 1, "value": draw(rng, "email", "plain").spelled}  # so that there is something to redact beside it
+        event = {"type": 2, "timestamp": T0, "data": {**planted, "note": text}}
+        raw = batch(f"b{number}", json.dumps(event, separators=(",", ":")).encode(), source="rrweb")
+        left = json.loads(step(None, raw, Where("replay.batches", 0, number, T0), Rules()).clean.payload)
+        assert left["data"]["note"] == {"id": 1, "value": "[REDACTED]"}
+        assert at_place(left["data"], path) == at_place(planted, path), (seed, path, canary)
