@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from pipeline import settings as settings_table
+from pipeline.local.ports import free_ports
 from tests.support import need
 
 VERSION = "v1.8.0"
@@ -46,37 +48,58 @@ def binary() -> str:
 
 @dataclass(frozen=True)
 class Server:
-    """How to run it on a port of the loopback, and to ask it; the credentials are those of the environment."""
+    """How to run it on a port of the loopback, and to ask it."""
 
     binary: str
     port: int
+    access_key: str
+    secret_key: str
 
     @property
     def endpoint(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """Where boto3's standard chain finds the credentials, as in production."""
+        return {
+            "AWS_ACCESS_KEY_ID": self.access_key,
+            "AWS_SECRET_ACCESS_KEY": self.secret_key,
+            "AWS_DEFAULT_REGION": REGION,
+        }
 
     def command(self, folder: Path) -> tuple[str, ...]:
         """Serves what lies in `folder`."""
         for name in ("data", "sidecar"):
             (folder / name).mkdir(parents=True, exist_ok=True)
         return (
-            self.binary, "--port", f"127.0.0.1:{self.port}",
-            "--access", os.environ["AWS_ACCESS_KEY_ID"], "--secret", os.environ["AWS_SECRET_ACCESS_KEY"],
+            self.binary, "--port", f"127.0.0.1:{self.port}", "--access", self.access_key, "--secret", self.secret_key,
             "posix", "--sidecar", str(folder / "sidecar"), str(folder / "data"),
         )  # fmt: skip
 
-    def client(self) -> Any:
-        return boto3.session.Session().client(
-            "s3",
-            endpoint_url=self.endpoint,
-            config=Config(connect_timeout=2, read_timeout=5, retries={"total_max_attempts": 1}),
-        )
-
-    def has_bucket(self, name: str) -> bool:
-        """Makes the bucket unless it is there; False where the server does not answer."""
+    def answers(self) -> bool:
         try:
-            if name not in {each["Name"] for each in self.client().list_buckets()["Buckets"]}:
-                self.client().create_bucket(Bucket=name)
+            self._client().list_buckets()
         except (ClientError, BotoCoreError):
             return False
         return True
+
+    def make_bucket(self, name: str) -> None:
+        """Makes the bucket unless it is there."""
+        if name not in {each["Name"] for each in self._client().list_buckets()["Buckets"]}:
+            self._client().create_bucket(Bucket=name)
+
+    def _client(self) -> Any:
+        return boto3.session.Session().client(
+            "s3",
+            endpoint_url=self.endpoint,
+            aws_access_key_id=self.access_key,
+            aws_secret_access_key=self.secret_key,
+            region_name=REGION,
+            config=Config(connect_timeout=2, read_timeout=5, retries={"total_max_attempts": 1}),
+        )
+
+
+def a_server() -> Server:
+    """One on a free port, with credentials of its own; nothing runs yet."""
+    return Server(binary(), free_ports(1)[0], secrets.token_hex(8), secrets.token_hex(16))

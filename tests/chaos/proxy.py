@@ -41,6 +41,7 @@ class FaultProxy:
         self._random = random.Random(seed)
         self._lock = threading.Lock()
         self._fault: Fault | None = None
+        self._share = SHARE
         self.struck: Counter[str] = Counter()
         """Requests struck, by fault."""
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
@@ -58,9 +59,10 @@ class FaultProxy:
         self._server.server_close()
 
     @contextmanager
-    def faulty(self, fault: Fault) -> Iterator[None]:
+    def faulty(self, fault: Fault, *, share: float = SHARE) -> Iterator[None]:
+        """Meanwhile that share of all requests is struck."""
         with self._lock:
-            self._fault = fault
+            self._fault, self._share = fault, share
         try:
             yield
         finally:
@@ -70,7 +72,7 @@ class FaultProxy:
     def next_fault(self) -> Fault | None:
         """What happens to the request that has just come; counted."""
         with self._lock:
-            if self._fault is None or self._random.random() > SHARE:
+            if self._fault is None or self._random.random() >= self._share:
                 return None
             self.struck[self._fault] += 1
             return self._fault

@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.local.ports import free_ports
 from pipeline.local.stack import Stack
 from pipeline.settings import Settings
 from tests import s3
@@ -24,6 +22,8 @@ from tests.chaos.schedule import schedule, told
 from tests.e2e import accounts
 from tests.e2e.conftest import settings_for
 from tests.e2e.flow import Flow
+
+BATCHES_PER_S = 40.0
 
 
 def run(home: Path, *, seed: int, actions: int, say: Callable[[str], None]) -> None:
@@ -37,7 +37,8 @@ def run(home: Path, *, seed: int, actions: int, say: Callable[[str], None]) -> N
         if disk:
             all_of_it.enter_context(disk.mounted())
         (home / "disk" / "objects").mkdir(parents=True)
-        server = all_of_it.enter_context(_s3_server())
+        server = s3.a_server()
+        all_of_it.enter_context(_in_environ(server.environ))
         proxies = {
             "warehouse": FaultProxy(settings.warehouse_port, seed=seed, own_host=False),
             "object-store": FaultProxy(server.port, seed=seed + 1),
@@ -46,7 +47,7 @@ def run(home: Path, *, seed: int, actions: int, say: Callable[[str], None]) -> N
             all_of_it.callback(proxy.close)
         wires = up.Wires(proxies["warehouse"].url, proxies["object-store"].url, server)
         stack = all_of_it.enter_context(Stack(settings, command=up.command(wires)))
-        flow = Flow(settings)
+        flow = Flow(settings, batches_per_s=BATCHES_PER_S)
         chaos = Chaos(stack, flow, proxies, disk, home / "disk" / "objects", say)
         flow.start()
         try:
@@ -75,18 +76,11 @@ def _account(settings: Settings, in_s3: Settings, flow: Flow) -> int:
 
 
 @contextmanager
-def _s3_server() -> Iterator[s3.Server]:
-    """What the stack is to run, and its credentials in the environment meanwhile."""
-    (port,) = free_ports(1)
-    given = {
-        "AWS_ACCESS_KEY_ID": secrets.token_hex(8),
-        "AWS_SECRET_ACCESS_KEY": secrets.token_hex(16),
-        "AWS_DEFAULT_REGION": s3.REGION,
-    }
+def _in_environ(given: Mapping[str, str]) -> Iterator[None]:
     before = {name: os.environ.get(name) for name in given}
     os.environ.update(given)
     try:
-        yield s3.Server(s3.binary(), port)
+        yield
     finally:
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})

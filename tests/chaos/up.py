@@ -23,6 +23,7 @@ BUCKET = "replays"
 
 
 def command(wires: Wires) -> list[str]:
+    """For `Stack`; the S3 server's credentials go by the environment."""
     return [
         sys.executable,
         "-m",
@@ -69,8 +70,9 @@ def plan(wires: Wires, settings: Settings, broker: kafka.Broker) -> tuple[Stage,
         if services.after is not None:
             services.after()
         migrate(mirror)
-        if not wires.s3.has_bucket(BUCKET):
+        if not wires.s3.answers():
             raise RetryableError("the S3 server does not answer yet")
+        wires.s3.make_bucket(BUCKET)
 
     def behind(part: Part, its: Settings) -> Part:
         environ = child_environ(dataclasses.replace(its, warehouse_url=wires.warehouse_url.replace("//", "//default@")))
@@ -86,11 +88,10 @@ def plan(wires: Wires, settings: Settings, broker: kafka.Broker) -> tuple[Stage,
 
 def main() -> None:
     warehouse_url, s3_url, port, binary = sys.argv[1:]
+    server = s3.Server(binary, int(port), os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"])
     supervisor.BACKOFF_MAX_S = BACKOFF_MAX_S
-    wires = Wires(warehouse_url, s3_url, s3.Server(binary, int(port)))
     settings = settings_table.load()
-    (settings.home.absolute() / "s3").mkdir(parents=True, exist_ok=True)
-    supervisor.up(settings, quiet=True, plan=functools.partial(plan, wires))
+    supervisor.up(settings, quiet=True, plan=functools.partial(plan, Wires(warehouse_url, s3_url, server)))
 
 
 if __name__ == "__main__":
