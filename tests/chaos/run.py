@@ -23,7 +23,7 @@ from tests.e2e import accounts
 from tests.e2e.conftest import settings_for
 from tests.e2e.flow import Flow
 
-BATCHES_PER_S = 40.0
+BATCHES_PER_S = 25.0
 
 
 def run(home: Path, *, seed: int, actions: int, say: Callable[[str], None]) -> None:

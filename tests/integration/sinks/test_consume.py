@@ -6,10 +6,11 @@ import dataclasses
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from confluent_kafka import TopicPartition
+from confluent_kafka import OFFSET_INVALID, TopicPartition
 
 from pipeline.errors import RetryableError
 from pipeline.settings import Settings
@@ -75,13 +76,13 @@ def settings(with_topics: Settings) -> Iterator[Settings]:
         signal.signal(each, handler)
 
 
-def _produce(settings: Settings, payload: bytes) -> None:
+def _produce(settings: Settings, payload: bytes, *, partition: int = 0) -> None:
     topics = catalogue(settings)
     codec = Codecs(topics, schema_ids(settings)).clean
     producer = clients.producer(settings, client_id="test")
     for offset in range(BATCHES):
-        value = codec.encode(clean.batch(offset, payload=payload))
-        producer.produce(topics.clean.name, value, b"acme:s1", 0)
+        value = codec.encode(clean.batch(offset, payload=payload, source_partition=partition))
+        producer.produce(topics.clean.name, value, b"acme:s1", partition)
     assert producer.flush(30) == 0
 
 
@@ -96,10 +97,10 @@ def run(settings: Settings, store: Told, limits: FlushLimits = AT_ONCE) -> None:
         timer.cancel()
 
 
-def committed(settings: Settings) -> int:
+def committed(settings: Settings, partition: int = 0) -> int:
     """The clean offset that the group goes on reading at; it equals the source offset in these tests."""
     consumer = clients.consumer(settings, group=f"{settings.sink_group}-told", client_id="test")
-    place = TopicPartition(catalogue(settings).clean.name, 0)
+    place = TopicPartition(catalogue(settings).clean.name, partition)
     try:
         return int(consumer.committed([place], timeout=10)[0].offset)
     finally:
@@ -151,12 +152,33 @@ def test_a_claim_that_reaches_further_is_read_to_exactly_there(settings: Setting
     assert store.stored == list(range(BATCHES))
 
 
-def test_a_stop_flushes_nothing_more_and_commits_nothing_undone(settings: Settings) -> None:
-    store = Told(lambda mark, last: Done(9), away, stop_at=2)
-    run(settings, store, FlushLimits(payload_bytes=1 << 40, age_ms=0, records=10))
-    assert len(store.asked) == 2
-    assert store.stored == list(range(10))
-    assert committed(settings) == 10
+class SlowAtTheEnd(Told):
+    """Away until two partitions wait for it; then told to stop while it slowly stores the one that waited longest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.order: list[int] = []
+
+    def flush(self, partition: int, mark: int, batches: list[Taken]) -> Done | NeedMore:
+        self.order.append(partition)
+        if len(set(self.order)) < 2 or partition != self.order[0]:
+            raise RetryableError("told to be away")
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(2 * consume.BACKOFF_MAX_S)  # the store's slowness: the other partition is due by then
+        return Done(batches[0].batch.source_last_offset)
+
+
+def test_a_stop_finishes_the_flush_that_runs_and_begins_no_other(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consume, "BACKOFF_MAX_S", 0.4)
+    _produce(settings, b"", partition=1)
+    store = SlowAtTheEnd()
+    run(settings, store)
+    assert store.order.count(store.order[0]) >= 2
+    assert store.order[-1] == store.order[0]
+    assert committed(settings, store.order[0]) == 1
+    assert committed(settings, 1 - store.order[0]) == OFFSET_INVALID
 
 
 def test_the_next_owner_goes_on_where_the_commit_says(settings: Settings) -> None:
