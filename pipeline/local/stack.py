@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -17,16 +18,19 @@ from pipeline.local.status import PartStatus, status
 from pipeline.local.supervisor import tail
 from pipeline.settings import Settings
 
+UP = (sys.executable, "-m", "pipeline", "up", "--quiet")
 READY_LIMIT_S = 120.0
 STOP_LIMIT_S = 15.0
 LOOK_EVERY_S = 0.05
 
 
 class Stack:
-    """`replay up --quiet` as a child process; ready when entered, stopped when left."""
+    """`replay up --quiet` as a child process, or another `command` that calls `supervisor.up`; ready when entered,
+    stopped when left."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, command: Sequence[str] = UP) -> None:
         self.settings = settings
+        self._command = command
         self._popen: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Stack:
@@ -51,8 +55,7 @@ class Stack:
         """Call it from the main thread: where this process dies, however it dies, the stack ends with it."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self.log.unlink(missing_ok=True)
-        command = [sys.executable, "-m", "pipeline", "up", "--quiet"]
-        self._popen = process.start(command, child_environ(self.settings), self.log)
+        self._popen = process.start(self._command, child_environ(self.settings), self.log)
 
     def wait_ready(self, limit_s: float = READY_LIMIT_S) -> None:
         """Until every part is ready. Raises FatalError with the end of the log where that does not come."""

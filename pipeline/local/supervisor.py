@@ -234,7 +234,12 @@ class Supervisor:
         return log
 
 
-def up(settings: Settings, *, quiet: bool = False) -> None:
+def up(
+    settings: Settings,
+    *,
+    quiet: bool = False,
+    plan: Callable[[Settings, kafka.Broker], tuple[Stage, ...]] = stages,
+) -> None:
     """Runs the embedded stack in the foreground. Raises ConfigurationError where the home or a port is taken."""
 
     def say(line: str) -> None:
@@ -249,7 +254,7 @@ def up(settings: Settings, *, quiet: bool = False) -> None:
         began = time.monotonic()
         _end_leftovers(home)
         _ports_must_be_free(settings)
-        plan = stages(settings, kafka.arrange(settings, quiet=quiet))
+        planned = plan(settings, kafka.arrange(settings, quiet=quiet))
         KeyFile(settings.keys).ensure()
         say(f"portable-replay in {home}")
 
@@ -259,7 +264,7 @@ def up(settings: Settings, *, quiet: bool = False) -> None:
                 "Ctrl-C stops everything, data is kept."
             )
 
-        Supervisor(home, say=say, warn=lambda line: click.echo(line, err=True)).run(plan, on_ready=on_ready)
+        Supervisor(home, say=say, warn=lambda line: click.echo(line, err=True)).run(planned, on_ready=on_ready)
         say("stopped")
 
 

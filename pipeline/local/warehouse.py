@@ -34,6 +34,10 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
+class HalfARequestError(Exception):
+    """The client was gone before its body had come whole. Half a statement can be one itself: it is not executed."""
+
+
 class Warehouse:
     """The ASGI application."""
 
@@ -66,6 +70,8 @@ class Warehouse:
                 )
             finally:
                 self._busy -= 1
+        except HalfARequestError:
+            return  # nobody is there to be answered
         except Exception as error:  # the engine raises plain exceptions; each becomes ClickHouse's answer
             status, code, message = protocol.exception(str(error))
             await answer.send(status, message.encode() + b"\n", {"x-clickhouse-exception-code": str(code)})
@@ -118,6 +124,8 @@ async def _read_body(receive: Receive) -> bytes:
     chunks, size = [], 0
     while True:
         message = await receive()
+        if message["type"] == "http.disconnect":
+            raise HalfARequestError
         chunks.append(message.get("body", b""))
         size += len(chunks[-1])
         if size > BODY_BYTES_MAX:

@@ -1,7 +1,7 @@
 """The loop both sinks run: consume replay.clean, keep what counts, flush when due, commit what is done.
 
 One thread. At least once towards the store, whose guarded writes make it exactly once. Memory is bounded: above
-BUFFER_BYTES_MAX or RECORDS_WAITING_MAX partitions are paused until a flush has made room. A store that is away costs lag,
+BUFFER_BYTES_MAX, by one record at most, or RECORDS_WAITING_MAX partitions are paused until a flush has made room. A store that is away costs lag,
 never loss. A stop writes nothing more, so that it ends promptly whatever the store does: what waits is read again.
 """
 
@@ -118,7 +118,7 @@ class CleanReader:
 
     def _turn(self) -> None:
         self._open_assigned()
-        for message in self._consumer.consume(CONSUME_AT_ONCE, POLL_S):
+        for message in self._consumer.consume(self._room(), POLL_S):
             self._receive(message)
         self._flush_due()
         self._hold_back()
@@ -241,6 +241,11 @@ class CleanReader:
             log.warning("commit_failed", partition=number, error=_name(error))
 
     # memory
+
+    def _room(self) -> int:
+        """How many records may be taken at once: as many as fit even if each is as large as one can be."""
+        left = BUFFER_BYTES_MAX - sum(owned.pending.payload_bytes for owned in self._partitions.values())
+        return max(1, min(CONSUME_AT_ONCE, left // self._settings.clean_bytes_max))
 
     def _hold_back(self) -> None:
         """Pauses what need not be read now. A partition whose store wants more is never held: only more can free it."""

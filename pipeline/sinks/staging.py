@@ -11,9 +11,12 @@ import secrets
 from typing import Any
 
 import pyarrow as pa
+import structlog
 
 from pipeline.errors import RetryableError
 from pipeline.storage.clickhouse import ClickHouse
+
+log = structlog.get_logger()
 
 LEFT_OVER_AFTER_S = 3600
 _WHOLE_BLOCKS = (
@@ -71,6 +74,11 @@ class Stage:
         self._made = True
 
     def drop(self) -> None:
-        if self._made:
+        """Where the warehouse is away the table is left over, for whoever makes a later one: a stop does not fail for it."""
+        if not self._made:
+            return
+        try:
             self._warehouse.command(f"DROP TABLE IF EXISTS {{db}}.{self._name}")
             self._made = False
+        except RetryableError as error:
+            log.warning("stage_left_over", table=self._name, why=str(error))

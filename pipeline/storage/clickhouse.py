@@ -26,6 +26,8 @@ _RETRYABLE = frozenset(
     {3, 32, 159, 160, 173, 202, 203, 209, 210, 225, 241, 242, 252, 279, 285, 286, 319, 394, 425, 999}
 )
 _CODE = re.compile(r"code: (\d+)", re.I)
+#: What stands before the server (a balancer, a proxy) answers without a code: away, too busy, broken, a time-out.
+_AWAY = re.compile(r"HTTP driver received HTTP status (?:5\d\d|408|429)")
 
 SETTINGS = {"async_insert": 0, "deduplicate_blocks_in_dependent_materialized_views": 1}
 
@@ -85,7 +87,8 @@ def _translated(error: ClickHouseError) -> RetryableError | FatalError:
     """The server's message may quote data: only its code goes on."""
     found = _CODE.search(str(error))
     if found is None:
-        kind = RetryableError if isinstance(error, OperationalError) else FatalError
+        away = isinstance(error, OperationalError) or _AWAY.match(str(error))
+        kind = RetryableError if away else FatalError
         return kind(f"the warehouse did not answer as it should ({type(error).__name__})")
     code = int(found[1])
     if code in _RETRYABLE:

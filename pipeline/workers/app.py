@@ -134,7 +134,7 @@ def leave_unacked(consumer: Any, message: Any) -> None:
     consumer._unacked_messages.discard(message)
 
 
-def make_app(settings: Settings) -> faust.App:
+def make_app(settings: Settings, watchdog: Watchdog) -> faust.App:
     """The Faust application; see the module's docstring for what is Faust's and what is ours."""
     topics = catalogue(settings)
     datadir = settings.home.absolute() / "faust"
@@ -165,7 +165,6 @@ def make_app(settings: Settings) -> faust.App:
         topics.batches.name, key_serializer="raw", value_serializer="raw", partitions=topics.batches.partitions
     )
     worker = Worker(settings)
-    watchdog = Watchdog()
 
     @app.agent(raw, concurrency=1, name="chain")
     async def chain(stream: Any) -> None:
@@ -231,8 +230,20 @@ def _die(why: str) -> None:
     os._exit(EXIT_CODE)
 
 
+class _Ending(faust.Worker):
+    """Faust's worker, whose stop comes to an end whatever the broker does."""
+
+    watchdog: Watchdog
+
+    async def stop(self) -> None:
+        self.watchdog.stopping()
+        await super().stop()
+
+
 def run(settings: Settings) -> None:
     """`replay worker`: until SIGTERM, then drains, commits and leaves the group."""
-    app = make_app(settings)
-    worker = faust.Worker(app, loglevel="WARNING", redirect_stdouts=False, override_logging=False, quiet=True)
+    watchdog = Watchdog()
+    app = make_app(settings, watchdog)
+    worker = _Ending(app, loglevel="WARNING", redirect_stdouts=False, override_logging=False, quiet=True)
+    worker.watchdog = watchdog
     worker.execute_from_commandline()

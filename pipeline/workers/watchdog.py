@@ -13,12 +13,16 @@ import time
 STUCK_AFTER_S = 180.0
 """Above the longest that a healthy chunk may take: loading state (120 s) and one flush (25 s)."""
 
+STOP_WITHIN_S = 28.0
+"""A worker told to stop may finish a flush (25 s); below the 30 s after which orchestrators kill."""
+
 
 class Watchdog:
     """One a process. For the event loop's thread."""
 
-    def __init__(self, stuck_after_s: float = STUCK_AFTER_S) -> None:
-        self._stuck_after_s = stuck_after_s
+    def __init__(self, stuck_after_s: float = STUCK_AFTER_S, stop_within_s: float = STOP_WITHIN_S) -> None:
+        self._stuck_after_s, self._stop_within_s = stuck_after_s, stop_within_s
+        self._stopping = False
         self._busy_since: float | None = None
 
     def busy(self) -> None:
@@ -31,8 +35,16 @@ class Watchdog:
 
     def alive(self) -> None:
         """The event loop runs; the end is put off, unless a chunk has been in work for too long."""
+        if self._stopping:
+            return
         if self._busy_since is None or time.monotonic() - self._busy_since < self._stuck_after_s:
             faulthandler.dump_traceback_later(self._stuck_after_s, exit=True)
+
+    def stopping(self) -> None:
+        """We were told to stop: without a broker the clients would wait for it for more than a minute. What was not
+        committed is done again by whoever comes next, as after any end."""
+        self._stopping = True
+        faulthandler.dump_traceback_later(self._stop_within_s, exit=True)
 
     def stop(self) -> None:
         faulthandler.cancel_dump_traceback_later()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.chaos.run import run
 
-ACTIONS = 150
+ACTIONS = 200
 
 
 def main() -> int:

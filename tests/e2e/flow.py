@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 
@@ -18,7 +19,9 @@ ROUNDS_MAX = 400
 class Flow:
     """Sends the bundled recordings over and over until told to stop, as clients that retry."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, batches_per_s: float = math.inf) -> None:
+        """Never faster than that: a long run's account must be told in a bearable time."""
+        self._gap_s = 1 / batches_per_s
         keys = KeyFile(settings.keys).first()
         self._sender = Sender(settings, tenant=keys.tenant, write_key=keys.write)
         self._stop = threading.Event()
@@ -51,7 +54,7 @@ class Flow:
                     return
                 now = time.time_ns() // 1_000_000
                 plan = traffic.plan(bundle, run_id=f"flow{number}", now_ms=now, copies=1)
-                self._sender.send(plan)
+                self._sender.send(plan, progress=lambda _: time.sleep(self._gap_s))
                 self.accepted |= {(each.session_id, each.batch_id) for each in plan if each.way in {"http", "kafka"}}
         except BaseException as error:
             self.failed = error

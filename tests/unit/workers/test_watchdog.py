@@ -10,7 +10,7 @@ import pytest
 BEFORE = """
 import time
 from pipeline.workers.watchdog import Watchdog
-dog = Watchdog(0.5)
+dog = Watchdog(0.5, stop_within_s=0.5)
 def beat(seconds):
     until = time.monotonic() + seconds
     while time.monotonic() < until:
@@ -27,8 +27,8 @@ def run(script: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize(
     "script",
-    ["dog.alive(); time.sleep(10)", "dog.busy(); beat(10)"],
-    ids=["the loop is blocked", "a chunk does not end"],
+    ["dog.alive(); time.sleep(10)", "dog.busy(); beat(10)", "dog.stopping(); beat(10)"],
+    ids=["the loop is blocked", "a chunk does not end", "a stop does not end"],
 )
 def test_a_stuck_process_says_where_and_ends(script: str) -> None:
     done = run(script)
@@ -38,7 +38,13 @@ def test_a_stuck_process_says_where_and_ends(script: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "script", ["beat(1.5)", "dog.busy(); beat(0.2); dog.idle(); beat(1.5)", "dog.alive(); dog.stop(); time.sleep(1)"]
+    "script",
+    [
+        "beat(1.5)",
+        "dog.busy(); beat(0.2); dog.idle(); beat(1.5)",
+        "dog.alive(); dog.stop(); time.sleep(1)",
+        "beat(0.2); dog.stopping(); beat(0.2)",
+    ],
 )
 def test_one_that_works_or_waits_on_purpose_goes_on(script: str) -> None:
     done = run(script + "\nprint('through')")
