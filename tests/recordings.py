@@ -91,15 +91,18 @@ def _batch(captured: Captured, number: int, events: list[SessionEvent]) -> Recor
     )  # fmt: skip
 
 
+UNTHROTTLED = Rules(mousemove_gap_ms=0, scroll_gap_ms=0)
+
+
 @functools.cache
-def outcomes(captured_name: str) -> tuple[Outcome, ...]:
+def outcomes(captured_name: str, *, throttled: bool = True) -> tuple[Outcome, ...]:
     """What the pure chain makes of a recording, batch by batch, from the bytes of replay.batches."""
     captured = next(each for each in manifest() if each.name == captured_name)
     records = [
         RawRecord("replay.batches", 0, n, each.received_at, b"", CODECS.batches.encode(each))
         for n, each in enumerate(batches(captured))
     ]
-    return tuple(reference_run(records, CODECS.batches, Rules()))
+    return tuple(reference_run(records, CODECS.batches, Rules() if throttled else UNTHROTTLED))
 
 
 def cleaned(name: str) -> list[SessionEvent]:

@@ -25,7 +25,6 @@ WHOLE_ONLY = {"cvv"}
 
 PREFIX_CHARS = 8
 SHORT_PREFIX_CHARS = 3
-THROTTLED = {"mousemove", "scroll"}
 SECRETS_OF_THE_PAGES = {
     "phc_labtoken0000000000000000000000000000000",
     "redacted",
@@ -98,20 +97,12 @@ def test_no_recording_is_dead_lettered(name: str) -> None:
 
 
 def sent_and_left(name: str) -> Iterator[tuple[SessionEvent, SessionEvent]]:
-    """Each event that left beside the one that was sent: those of a batch are sorted by time, some kinds are thinned."""
-    for batch, outcome in zip(batches(CAPTURED[name]), outcomes(name), strict=True):
-        sent = iter(sorted(decode_payload(batch.payload), key=lambda each: each.timestamp))
-        for left in decode_payload(outcome.clean.payload):
-            yield next(each for each in sent if same_place(each, left)), left
-            # what was passed over on the way there must have been for the throttle to drop
-        assert all(each.type in THROTTLED for each in sent)
-
-
-def same_place(sent: SessionEvent, left: SessionEvent) -> bool:
-    if (sent.type, sent.timestamp) == (left.type, left.timestamp):
-        return True
-    assert sent.type in THROTTLED, "an event that is never throttled is missing"
-    return False
+    """Each event as it was sent beside the one that left, where nothing is throttled: those of a batch are sorted by time."""
+    for batch, outcome in zip(batches(CAPTURED[name]), outcomes(name, throttled=False), strict=True):
+        sent = sorted(decode_payload(batch.payload), key=lambda each: each.timestamp)
+        for before, after in zip(sent, decode_payload(outcome.clean.payload), strict=True):
+            assert (before.type, before.timestamp) == (after.type, after.timestamp)
+            yield before, after
 
 
 def skeleton(value: Any, *, style: bool = False) -> Any:
