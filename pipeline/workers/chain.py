@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from operator import attrgetter
 
 import msgspec
 
@@ -27,7 +28,7 @@ from pipeline.model.batches import (
     is_batch_id,
     is_id,
 )
-from pipeline.model.events import SessionEvent, decode_payload, encode_payload
+from pipeline.model.events import PORTABLE_TYPES, SessionEvent, decode_payload, encode_payload
 from pipeline.workers.clock import Refused, Timed, Where, in_time
 from pipeline.workers.hot import Bucket, limited
 from pipeline.workers.redact.events import Redactor
@@ -58,6 +59,7 @@ FIRST_PART = "1"
 
 _NO_PAGE = Metadata()
 _NEW_WINDOW = Window("")
+_KNOWN_TYPES = frozenset([*PORTABLE_TYPES, *range(7)])
 SOURCES = frozenset({"portable", "rrweb", "posthog"})
 
 
@@ -201,16 +203,13 @@ def _events(batch: RecorderBatch) -> list[SessionEvent]:
         raise PoisonError("bad_payload", f"the payload is not NDJSON events ({type(error).__name__})") from None
     if len(events) != batch.event_count:
         raise PoisonError("bad_payload", f"the envelope says {batch.event_count} events, the payload has {len(events)}")
-    if any(len(str(kind)) > TYPE_CHARS_MAX for kind in {event.type for event in events}):
+    kinds = {event.type for event in events}
+    if not kinds <= _KNOWN_TYPES and any(len(str(kind)) > TYPE_CHARS_MAX for kind in kinds):
         raise PoisonError("bad_payload", f"an event's type is above {TYPE_CHARS_MAX} characters")
-    events.sort(key=_timestamp)
+    events.sort(key=attrgetter("timestamp"))
     if events and not 0 <= events[0].timestamp <= events[-1].timestamp <= TIMESTAMP_MS_MAX:
         raise PoisonError("bad_payload", "an event's timestamp is negative or after the year 2100")
     return events
-
-
-def _timestamp(event: SessionEvent) -> int:
-    return event.timestamp
 
 
 class _Run:
@@ -290,7 +289,7 @@ class _Run:
             passed = self._passed(received)
             redacted = self._redacted.total()
             cleaned = self._redactor.clean(passed)
-            run.part.add(
+            run.opened.add(
                 cleaned,
                 late=run.late,
                 throttled=len(received) - len(passed),
@@ -298,8 +297,8 @@ class _Run:
                 rrweb_window=None if self._batch.source == "portable" else self._batch.window_id,
             )
             self._late += run.late * len(cleaned)
-            if cleaned and (not starts or starts[-1].part != run.part.name):
-                starts.append(PartStart(index=len(kept), part=run.part.name))
+            if cleaned and (not starts or starts[-1].part != run.opened.part.name):
+                starts.append(PartStart(index=len(kept), part=run.opened.part.name))
             kept += cleaned
         if not self._bucket.is_empty:
             self._bucket.take(len(self._batch.payload))
@@ -316,7 +315,7 @@ class _Run:
         return passed
 
     def _end_part(self) -> None:
-        part = self._book.current(self._where.at_ms)
+        part = self._book.current(self._where.at_ms).part
         part.close_reason = part.close_reason or "ended"
 
     def _windows(self) -> tuple[Window, ...]:

@@ -7,7 +7,7 @@ part that began at or before it, or to the oldest remembered; if that part is cl
 
 from __future__ import annotations
 
-from collections import Counter
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,30 +50,17 @@ _read = msgspec.json.Decoder(_Data).decode
 
 
 class OpenPart:
-    """A part while a batch is added to it; `frozen` is the part then."""
+    """A part while a batch is added to it. `part` is the state's own until `own` makes it ours: only then may it change."""
 
-    __slots__ = ("clicks", "close_reason", "counts", "ended_at", "first_url", "last_url", "name", "part", "rage_clicks",
-                 "recent_clicks", "started_at", "urls", "watched")  # fmt: skip
+    __slots__ = ("is_own", "part")
 
-    def __init__(self, part: Part) -> None:
-        self.part = part
-        self.name = part.name
-        self.started_at, self.ended_at = part.started_at, part.ended_at
-        self.close_reason: CloseReason | None = part.close_reason
-        self.first_url, self.last_url, self.urls = part.first_url, part.last_url, part.urls
-        self.rage_clicks, self.recent_clicks, self.watched = part.rage_clicks, part.recent_clicks, part.watched
-        self.counts = dict.fromkeys(
-            ("active_ms", "events", "clicks", "inputs", "scrolls", "mouse_moves", "navigations", "console_errors",
-             "errors", "throttled", "redacted", "late", "dead_clicks"), 0)  # fmt: skip
+    def __init__(self, part: Part, *, is_own: bool = False) -> None:
+        self.part, self.is_own = part, is_own
 
-    def moment(self, at_ms: int) -> int:
-        """Somebody did something then, whether the event is kept or not. Returns what that adds to the active time."""
-        since_ms = at_ms - self.ended_at
-        if since_ms > 0:
-            self.ended_at = at_ms
-            return since_ms if since_ms <= ACTIVE_GAP_MS else 0
-        self.started_at = min(self.started_at, at_ms)
-        return 0
+    def own(self) -> Part:
+        if not self.is_own:
+            self.part, self.is_own = copy(self.part), True
+        return self.part
 
     def add(
         self,
@@ -85,21 +72,22 @@ class OpenPart:
         rrweb_window: str | None = None,
     ) -> None:
         """Counts what is kept of a run, and what was done to it; `rrweb_window` is the window of a client of rrweb's."""
-        counts = self.counts
-        counts["throttled"] += throttled
-        counts["redacted"] += redacted
-        counts["events"] += len(events)
-        counts["late"] += late * len(events)
-        kinds = Counter([event.type for event in events])
-        for kind, name in _COUNTED.items():
-            if kind in kinds:
-                counts[name] += kinds[kind]
-        if not kinds.keys().isdisjoint(_LOOKED_INTO):
+        part = self.own()
+        part.throttled += throttled
+        part.redacted += redacted
+        part.events += len(events)
+        part.late += late * len(events)
+        if rrweb_window is not None:
+            self._follow(events, rrweb_window)
+        kinds = [event.type for event in events]
+        told = set(kinds)
+        for kind in told & _COUNTED.keys():
+            name = _COUNTED[kind]  # type: ignore[index]
+            setattr(part, name, getattr(part, name) + kinds.count(kind))
+        if told & _LOOKED_INTO:
             for event in events:
                 if event.type in _LOOKED_INTO:
                     self._look_into(event)
-        if rrweb_window is not None:
-            self._follow(events, rrweb_window)
 
     def _look_into(self, event: SessionEvent) -> None:
         """Data that is no object counts by its type alone."""
@@ -110,65 +98,49 @@ class OpenPart:
         if event.type == "click":
             self._click(event.timestamp, data.x, data.y)
         elif event.type == "console":
-            self.counts["console_errors"] += data.type == "error"
+            self.part.console_errors += data.type == "error"
         else:
             self.visit(data.url)
 
     def _follow(self, events: list[SessionEvent], window_id: str) -> None:
         """Counts what rrweb's events say, and follows what the window's clicks do."""
-        following = Following(self.watched, window_id)
+        if not events:
+            return
+        following = Following(self.part.watched, window_id)
         for event in events:
             said = rrweb.read(event)
             following.event(event.timestamp, said.kind if said else None)
             if said is not None:
                 self._hear(said, event.timestamp)
-        if events:
-            self.counts["dead_clicks"] += following.dead
-            self.watched = following.watched
+        self.part.dead_clicks += following.dead
+        self.part.watched = following.watched
 
     def _hear(self, said: rrweb.Said, at_ms: int) -> None:
-        kind, counts = said.kind, self.counts
+        kind, part = said.kind, self.part
         if kind == "click":
-            counts["clicks"] += 1
+            part.clicks += 1
             self._click(at_ms, said.x, said.y)
         elif kind == "mousemove":
-            counts["mouse_moves"] += said.positions
+            part.mouse_moves += said.positions
         elif kind == "console":
-            counts["console_errors"] += said.level == "error"
+            part.console_errors += said.level == "error"
         elif kind in _COUNTED:
-            counts[_COUNTED[kind]] += 1
+            setattr(part, _COUNTED[kind], getattr(part, _COUNTED[kind]) + 1)
         if kind in ("navigation", "page"):
             self.visit(said.url)
 
     def visit(self, url: object) -> None:
         if not isinstance(url, str) or not url:
             return
-        url = url[:URL_CHARS_MAX]
-        self.first_url = self.first_url or url
-        self.last_url = url
-        if url not in self.urls and len(self.urls) < URLS_MAX:
-            self.urls = (*self.urls, url)
+        url, part = url[:URL_CHARS_MAX], self.part
+        part.first_url = part.first_url or url
+        part.last_url = url
+        if url not in part.urls and len(part.urls) < URLS_MAX:
+            part.urls = (*part.urls, url)
 
     def _click(self, at_ms: int, x: Any, y: Any) -> None:
-        self.recent_clicks, is_rage = rage(self.recent_clicks, at_ms, x, y)
-        self.rage_clicks += is_rage
-
-    @property
-    def frozen(self) -> Part:
-        part, counts = self.part, self.counts
-        return msgspec.structs.replace(
-            part,
-            started_at=self.started_at,
-            ended_at=self.ended_at,
-            close_reason=self.close_reason,
-            rage_clicks=self.rage_clicks,
-            recent_clicks=self.recent_clicks,
-            first_url=self.first_url,
-            last_url=self.last_url,
-            urls=self.urls,
-            watched=self.watched,
-            **{name: getattr(part, name) + added for name, added in counts.items()},
-        )
+        self.part.recent_clicks, is_rage = rage(self.part.recent_clicks, at_ms, x, y)
+        self.part.rage_clicks += is_rage
 
 
 @dataclass(frozen=True)
@@ -176,7 +148,7 @@ class Run:
     """Neighbouring events of a batch that belong to one part: events[first:end]. They are late where the part was
     closed before them; that a later one of the same batch closes it does not count."""
 
-    part: OpenPart
+    opened: OpenPart
     first: int
     end: int
     late: bool
@@ -193,56 +165,67 @@ class PartBook:
         self._page = page
         self._first_name = first_name
         self.parts = [OpenPart(part) for part in state.parts] if state else []
-        self.touched: set[str] = set()
 
     def runs(self, events: list[SessionEvent]) -> list[Run]:
         """Gives every event, kept or not, to its part. Events come sorted by time."""
         found: list[Run] = []
-        gap_ms, length_ms = self._rules.session_gap_ms, self._rules.session_length_ms
         end = 0
         while end < len(events):
-            first, part = end, self._part_of(events[end].timestamp)
-            late = part.close_reason is not None
-            active_ms = part.moment(events[first].timestamp)
-            ended_at, last_at = part.ended_at, part.started_at + length_ms
-            if part is not self.parts[-1]:
-                last_at = -1  # an earlier part: whether the next event is its own must be asked again
-            end += 1
-            while end < len(events):
-                at_ms = events[end].timestamp
-                since_ms = at_ms - ended_at
-                if since_ms > gap_ms or at_ms > last_at:
-                    break
-                if since_ms > 0:
-                    if since_ms <= ACTIVE_GAP_MS:
-                        active_ms += since_ms
-                    ended_at = at_ms
-                end += 1
-            part.ended_at = ended_at
-            part.counts["active_ms"] += active_ms
-            found.append(Run(part, first, end, late))
+            first, opened = end, self._part_of(events[end].timestamp)
+            late = opened.part.close_reason is not None
+            end = self._run_end(opened, events, first)
+            found.append(Run(opened, first, end, late))
         return found
+
+    def _run_end(self, opened: OpenPart, events: list[SessionEvent], first: int) -> int:
+        """Takes the event at `first` and those after it that belong to the same part; returns where the next begins. Every
+        event, kept or not, is a moment at which somebody was there."""
+        part = opened.own()
+        began_at, newest_at = events[first].timestamp, events[-1].timestamp
+        part.started_at = min(part.started_at, began_at)
+        gap_ms, last_at = self._rules.session_gap_ms, part.started_at + self._rules.session_length_ms
+        pause_ms = min(ACTIVE_GAP_MS, gap_ms)
+        if opened is not self.parts[-1]:
+            last_at = -1  # an earlier part: whether the next event is its own must be asked again
+        if part.ended_at <= newest_at <= min(part.ended_at + pause_ms, last_at):  # most batches: no pause in them
+            part.active_ms += newest_at - part.ended_at
+            part.ended_at = newest_at
+            return len(events)
+        ended_at, end = part.ended_at, first
+        while end < len(events):
+            at_ms = events[end].timestamp
+            since_ms = at_ms - ended_at
+            if end > first and (since_ms > gap_ms or at_ms > last_at):
+                break
+            if since_ms > 0:
+                if since_ms <= ACTIVE_GAP_MS:
+                    part.active_ms += since_ms
+                ended_at = at_ms
+            end += 1
+        part.ended_at = ended_at
+        return end
 
     def _part_of(self, at_ms: int) -> OpenPart:
         """The part that an event at this time belongs to, begun now where it must be."""
         current = self.parts[-1] if self.parts else None
         if current is None:
             return self._begin(self._first_name, at_ms)
-        if at_ms < current.started_at:
+        if at_ms < current.part.started_at:
             return self._earlier(at_ms)
-        reason = self._why_over(current, at_ms)
+        reason = self._why_over(current.part, at_ms)
         if reason is None:
-            return self._touch(current)
-        if current.close_reason is None:
-            current.close_reason = reason
-            self._touch(current)
-        return self._begin(_next_name(current.name), at_ms)
+            return current
+        if current.part.close_reason is None:
+            current.own().close_reason = reason
+        return self._begin(_next_name(current.part.name), at_ms)
 
     def current(self, at_ms: int) -> OpenPart:
         """The part that a batch without events belongs to."""
-        return self._touch(self.parts[-1]) if self.parts else self._begin(self._first_name, at_ms)
+        opened = self.parts[-1] if self.parts else self._begin(self._first_name, at_ms)
+        opened.own()
+        return opened
 
-    def _why_over(self, part: OpenPart, at_ms: int) -> CloseReason | None:
+    def _why_over(self, part: Part, at_ms: int) -> CloseReason | None:
         if at_ms - part.ended_at > self._rules.session_gap_ms:
             return "idle"
         if at_ms - part.started_at > self._rules.session_length_ms:
@@ -250,14 +233,10 @@ class PartBook:
         return None
 
     def _earlier(self, at_ms: int) -> OpenPart:
-        for part in reversed(self.parts):
-            if part.started_at <= at_ms:
-                return self._touch(part)
-        return self._touch(self.parts[0])
-
-    def _touch(self, part: OpenPart) -> OpenPart:
-        self.touched.add(part.name)
-        return part
+        for opened in reversed(self.parts):
+            if opened.part.started_at <= at_ms:
+                return opened
+        return self.parts[0]
 
     def _begin(self, name: str, at_ms: int) -> OpenPart:
         page = self._page
@@ -270,15 +249,15 @@ class PartBook:
             viewport_width=page.viewport_width,
             viewport_height=page.viewport_height,
         )
-        opened = OpenPart(part)
+        opened = OpenPart(part, is_own=True)
         opened.visit(page.url)
         self.parts.append(opened)
-        return self._touch(opened)
+        return opened
 
     def frozen(self) -> tuple[tuple[Part, ...], tuple[Part, ...]]:
         """(the parts to remember, all parts that changed), in order."""
-        parts = tuple(each.frozen for each in self.parts)
-        return parts[-PARTS_MAX:], tuple(part for part in parts if part.name in self.touched)
+        parts = tuple([opened.part for opened in self.parts])
+        return parts[-PARTS_MAX:], tuple([opened.part for opened in self.parts if opened.is_own])
 
 
 def _next_name(name: str) -> str:

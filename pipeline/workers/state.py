@@ -38,8 +38,9 @@ class Watched(msgspec.Struct, frozen=True, array_like=True):
     clicks: tuple[int, ...] = ()
 
 
-class Part(msgspec.Struct, frozen=True, array_like=True):
-    """One part of a session: all that its SessionUpdate says. Times in ms since 1970, client's clock."""
+class Part(msgspec.Struct, array_like=True):
+    """One part of a session: all that its SessionUpdate says. Times in ms since 1970, client's clock. A state's own part
+    is never changed: see `sessionize.OpenPart`."""
 
     name: str
     source: Source
