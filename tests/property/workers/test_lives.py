@@ -43,7 +43,7 @@ class Step:
 
     back: int
     tidy_at: float | None
-    """By the clock, at this share of the time to the next record."""
+    """By the clock, at this share of the time to the next record: above 1 the worker lags, and records wait."""
 
 
 STEP = st.builds(
@@ -56,7 +56,7 @@ STEP = st.builds(
     stream_ms=st.sampled_from([0, 5, 3_000, HOUR_MS, DAY_MS, DAY_MS + MINUTE_MS, DAY_MS + HOUR_MS, 31 * DAY_MS]),
     crash=st.sampled_from([None, None, "in", "after"]),
     back=st.integers(0, 3),
-    tidy_at=st.none() | st.sampled_from([0.0, 0.5, 0.99, 1.0]),
+    tidy_at=st.none() | st.sampled_from([0.0, 0.5, 0.99, 1.0, 30.0]),
 )
 
 
@@ -80,6 +80,7 @@ def live(steps: list[Step], raw: list[RawRecord]) -> Run:
     """The worker's lives: the states of the crashed chunk are lost, committed is what was written before."""
     run, next_offset = Run(), 0
     crashed: set[int] = set()
+    clock = 0
     run.restart(0)
     while next_offset < len(raw):
         offset, record, each = next_offset, raw[next_offset], steps[next_offset]
@@ -96,8 +97,9 @@ def live(steps: list[Step], raw: list[RawRecord]) -> Run:
             run.restart(next_offset)
         elif each.tidy_at is not None:
             following = raw[next_offset].timestamp_ms if next_offset < len(raw) else record.timestamp_ms + 40 * DAY_MS
-            now = record.timestamp_ms + int(each.tidy_at * (following - record.timestamp_ms))
-            run.tidy(now, read_up=next_offset > max(crashed, default=-1))
+            clock = max(clock, record.timestamp_ms + int(each.tidy_at * (following - record.timestamp_ms)))
+            waiting = [other for other in raw[next_offset:] if other.timestamp_ms <= clock]
+            run.tidy(clock, read_up=not waiting)
     return run
 
 

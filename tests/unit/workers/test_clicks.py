@@ -108,3 +108,7 @@ def test_no_more_than_sixteen_clicks_of_a_window_and_sixteen_windows_wait() -> N
     for n in reversed(range(17)):
         sent(flow, f"v{n}", (9_000, MOVE), window_id=f"w{n}")
     assert flow.parts["1"].dead_clicks == 16 + 16
+
+
+def test_clicks_are_judged_each_by_its_own_two_seconds() -> None:
+    assert sent(Flow(), "b", (0, CLICK), (1, CLICK), (2_001, MUTATION), (9_000, MOVE)) == 1
