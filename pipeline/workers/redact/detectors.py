@@ -159,8 +159,13 @@ _IBANS = "|".join(
     for length in sorted(set(_IBAN_CHARS.values()))
 )
 
-KEY_GATE = rf"(?i:{ANYWHERE_WIDER})|(?i:{WHOLE_WORD}|{WHOLE_NAME}){AFTER_WORD}\\*[\"']?{_SPACE}*[:=]"
-"""Hits every sensitive key in JSON, too."""
+_NAME_ENDS = (
+    rf"""[A-Za-z0-9_.%\[\]$-]*\\*["']?{_SPACE}*[:=]|"""  # in a text or a query, or the key itself ends here
+    r"""(?:[^"\\]|\\.)*"\s*:|"""  # the rest of a key
+    rf"""[^"\\]*\\+"{_SPACE}*:"""  # the rest of a key of JSON in a string
+)
+KEY_GATE = rf"(?i:{ANYWHERE_WIDER})(?:{_NAME_ENDS})|(?i:{WHOLE_WORD}|{WHOLE_NAME}){AFTER_WORD}\\*[\"']?{_SPACE}*[:=]"
+"""Hits every sensitive key in JSON, and every sensitive name that a value follows."""
 
 DETECTORS: tuple[Detector, ...] = (
     Detector(

@@ -16,7 +16,7 @@ from pipeline.model.events import PORTABLE_TYPES, SessionEvent
 from pipeline.workers.redact.detectors import is_redacted
 from pipeline.workers.redact.names import is_personal, is_sensitive_target, last_step
 from pipeline.workers.redact.repeats import Repeats
-from pipeline.workers.redact.rules import Redaction
+from pipeline.workers.redact.rules import Method, Redaction
 from pipeline.workers.redact.splice import splice
 from pipeline.workers.redact.text import redact_text
 from pipeline.workers.redact.tree import Walk
@@ -191,20 +191,40 @@ class Redactor:
         items.append(item)
 
     def _secrets(self, items: list[Typing]) -> list[Typing]:
-        """Those whose values a detector would change."""
-        if not self._rules.gates.which("\n".join([item.value for item in items]).encode("utf-8", "surrogatepass")):
+        """One for each field that is not known sensitive and of whose values a detector would change any; the last, which
+        is the whole, mostly tells."""
+        unknown = [item for item in items if not item.known and not self._book.is_tainted(item.field)]
+        if not unknown or not self._rules.gates.which(
+            "\n".join([each.value for each in unknown]).encode("utf-8", "surrogatepass")
+        ):
             return []
-        return [item for item in items if redact_text(item.value, self._rules, Counter()) != item.value]
+        found: dict[str | int, Typing] = {}
+        for item in reversed(unknown):
+            if item.field not in found and redact_text(item.value, self._rules, Counter()) != item.value:
+                found[item.field] = item
+        return [item for item in unknown if found.get(item.field) is item]
 
     def _mask(self, items: list[Typing], out: list[SessionEvent]) -> None:
         """Masked values keep their length, but those of portable password and secret fields, which say what they are."""
         for item, kind in resolve(items, self._secrets(items), self._book):
             event = out[item.index]
-            data = _decode(event.data)
-            whole = event.type == "input" and kind != "typed"
-            member = "value" if event.type == "input" else "text"
-            data[member] = self._rules.apply(kind, item.value, self._counts, "replace" if whole else "mask")
-            out[item.index] = _with(event, _encode(data))
+            is_portable = event.type == "input"
+            default: Method = "replace" if is_portable and kind != "typed" else "mask"
+            left = self._rules.apply(kind, item.value, self._counts, default)
+            out[item.index] = _with(
+                event, _put(bytes(event.data), "value" if is_portable else "text", item.value, left)
+            )
+
+
+def _put(data: bytes, member: str, value: str, left: str) -> bytes:
+    """The object with another text in a member; its bytes are changed in place where the member stands once."""
+    name = b'"%b"' % member.encode()
+    was = name + b":" + _encode(value)
+    if data.count(name) == 1 and was in data:
+        return data.replace(was, name + b":" + _encode(left))
+    whole = _decode(data)
+    whole[member] = left
+    return _encode(whole)
 
 
 def _what(data: bytes) -> tuple[Any, Any]:

@@ -52,13 +52,14 @@ class Repeats:
         RecursionError."""
         named = _FORMS_AND_PAGES if self._book.has_names else frozenset()
         told = b"\n".join([event.data for event in events]) if self._spellings else b""
-        found = [each for each in self._spellings if each.encode() in told]
+        spelled = _is_spelled_oddly(told)
+        found = [each for each in self._spellings if spelled or each.encode("utf-8", "surrogatepass") in told]
         if not found and named.isdisjoint([event.type for event in events]):
             return
         word = _words(found)
         for index, event in enumerate(events):
             by_name = event.type in named
-            by_word = event.type != "input" and any(each.encode() in bytes(event.data) for each in found)
+            by_word = event.type != "input" and bool(found) and _may_say(bytes(event.data), found)
             if by_name or by_word:
                 events[index] = self._masked(event, by_name=by_name, word=word if by_word else None)
 
@@ -96,6 +97,15 @@ class Repeats:
 
     def _mask(self, value: str) -> str:
         return self._rules.apply("typed", value, self._counts, "mask")
+
+
+def _is_spelled_oddly(data: bytes) -> bool:
+    """JSON may write any character as an escape."""
+    return b"\\u" in data or b"\\/" in data
+
+
+def _may_say(data: bytes, spellings: list[str]) -> bool:
+    return _is_spelled_oddly(data) or any(each.encode("utf-8", "surrogatepass") in data for each in spellings)
 
 
 def _words(found: list[str]) -> re.Pattern[str]:
