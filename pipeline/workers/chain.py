@@ -10,7 +10,6 @@ is copied, and only inputs, forms, clicks, navigations and console lines are loo
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from operator import attrgetter
 
 import msgspec
@@ -57,14 +56,13 @@ TYPE_CHARS_MAX = 64
 FIRST_PART = "1"
 """Of a session that was not there before; parts of one that was begin at L<offset>, so that they replace none."""
 
-_NO_PAGE = Metadata()
 _NEW_WINDOW = Window("")
+_NO_GATES: dict[str, Gate] = {}
 _KNOWN_TYPES = frozenset([*PORTABLE_TYPES, *range(7)])
 SOURCES = frozenset({"portable", "rrweb", "posthog"})
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """What one raw record becomes. `state` is None where the record belongs to no session. `refused` is what a dead letter
     is to be made of (see `refusal`)."""
 
@@ -107,7 +105,7 @@ def dead_letter(
     for by an empty clean record. `batch` is None where not even the envelope could be read."""
     count = batch.event_count if batch is not None and 0 <= batch.event_count <= EVENTS_MAX else 0
     dead = _letter(poison.reason, poison.detail, count, key, value, where, rules)
-    clean = _empty(None, where, rules, "dead", received_events=count, dead_lettered=count)
+    clean = _clean(_NOTHING, where, rules, "dead", received_at=where.at_ms, received_events=count, dead_lettered=count)
     if batch is not None and is_id(batch.tenant) and is_id(batch.session_id):  # the rest of it was not judged good
         clean = msgspec.structs.replace(clean, tenant=batch.tenant, session_id=batch.session_id)
     return Outcome(None, clean, (), dead)
@@ -138,7 +136,7 @@ def _letter(
 
 def lost(first: int, last: int, where: Where, rules: Rules) -> CleanBatch:
     """The record for source offsets that retention removed before a worker read them."""
-    clean = _empty(None, where, rules, "lost", received_events=0)
+    clean = _clean(_NOTHING, where, rules, "lost", received_at=where.at_ms)
     return msgspec.structs.replace(clean, source_offset=first, source_last_offset=last)
 
 
@@ -195,7 +193,8 @@ def _clean_line(text: str, redaction: Redaction, redacted: Counter[str]) -> str:
 def _events(batch: RecorderBatch) -> list[SessionEvent]:
     """The payload's events sorted by time, stably."""
     try:
-        batch.payload.decode()  # the decoder passes raw data over without looking at its encoding
+        if not batch.payload.isascii():
+            batch.payload.decode()  # the decoder passes raw data over without looking at its encoding
         events = decode_payload(batch.payload)
     except RecursionError:
         raise PoisonError("too_deep", "an event is nested beyond what can be read") from None
@@ -230,9 +229,15 @@ class _Run:
         self._timed, self._events, self._hashed = timed, timed.events, hashed
         first_name = f"L{where.offset}" if was_there or _is_old(batch, timed.events, where, rules) else FIRST_PART
         self._book = PartBook(rules, state, first_name, batch.source, batch.metadata)
-        window = next((each for each in state.windows if each.window_id == batch.window_id), None) if state else None
-        window = window or _NEW_WINDOW
-        others = {name: Gate(gap_ms, window.others.get(name, ())) for name, gap_ms in rules.other_gaps_ms.items()}
+        window = _NEW_WINDOW
+        for each in state.windows if state else ():
+            if each.window_id == batch.window_id:
+                window = each
+        others = (
+            {name: Gate(gap_ms, window.others.get(name, ())) for name, gap_ms in rules.other_gaps_ms.items()}
+            if rules.other_gaps_ms
+            else _NO_GATES
+        )
         moves, scrolls = Gate(rules.mousemove_gap_ms, window.mousemove), Gate(rules.scroll_gap_ms, window.scroll)
         self._throttle = Throttle(moves, scrolls, others)
         bytes_per_s = 0 if batch.imported else rules.session_bytes_per_s  # an import comes faster than it was lived
@@ -264,8 +269,13 @@ class _Run:
         refused = self._timed.refused
         refused_count = refused.batch.event_count if refused else 0
         received = len(self._events) + refused_count
-        clean = msgspec.structs.replace(
-            _empty(batch, where, self._rules, "batch", received_events=received, dead_lettered=refused_count),
+        clean = _clean(
+            batch,
+            where,
+            self._rules,
+            "batch",
+            received_events=received,
+            dead_lettered=refused_count,
             payload=encode_payload(kept),
             event_count=len(kept),
             first_event_at=kept[0].timestamp if kept else 0,
@@ -320,10 +330,10 @@ class _Run:
 
     def _windows(self) -> tuple[Window, ...]:
         """The windows of before with this one last; the one unused longest is forgotten when there are too many."""
-        gates, typed = self._throttle, self._redactor.typed
+        gates, window_id = self._throttle, self._batch.window_id
         moves, scrolls = gates.moves.stretches, gates.scrolls.stretches
-        own = Window(self._batch.window_id, moves, scrolls, typed, gates.other_stretches)
-        others = [each for each in (self._state.windows if self._state else ()) if each.window_id != own.window_id]
+        own = Window(window_id, moves, scrolls, self._redactor.typed, gates.other_stretches)
+        others = [each for each in (self._state.windows if self._state else ()) if each.window_id != window_id]
         return (*others[-(WINDOWS_MAX - 1) :], own)
 
 
@@ -336,48 +346,74 @@ def _is_old(batch: RecorderBatch, events: list[SessionEvent], where: Where, rule
 def _repeat(state: SessionState, batch: RecorderBatch, where: Where, rules: Rules) -> Outcome:
     """A client's retry: counted, nothing else. The state goes on to this offset."""
     count = batch.event_count
-    clean = _empty(batch, where, rules, "repeat", received_events=count, repeated=count)
-    clean = msgspec.structs.replace(clean, part=state.parts[-1].name if state.parts else FIRST_PART)
+    part = state.parts[-1].name if state.parts else FIRST_PART
+    clean = _clean(batch, where, rules, "repeat", received_events=count, repeated=count, part=part)
     return Outcome(msgspec.structs.replace(state, applied=where.offset, seen_at=where.at_ms), clean)
 
 
-def _empty(
-    batch: RecorderBatch | None, where: Where, rules: Rules, kind: CleanKind, *, received_events: int, **counts: int
+_NOTHING = RecorderBatch(
+    tenant="", session_id="", window_id="", user_id=ANONYMOUS, batch_id="", sequence=None, source="portable",
+    client_version=None, imported=False, final=False, sent_at=0, received_at=0, metadata=Metadata(), first_event_at=0,
+    last_event_at=0, event_count=0, payload=b"",
+)  # fmt: skip
+"""The envelope of a record that has none that can be read."""
+
+
+def _clean(
+    batch: RecorderBatch,
+    where: Where,
+    rules: Rules,
+    kind: CleanKind,
+    *,
+    received_at: int | None = None,
+    received_events: int = 0,
+    payload: bytes = b"",
+    event_count: int = 0,
+    first_event_at: int = 0,
+    last_event_at: int = 0,
+    part: str = "",
+    next_parts: tuple[PartStart, ...] = (),
+    clock_correction_ms: int = 0,
+    throttled: int = 0,
+    repeated: int = 0,
+    dead_lettered: int = 0,
+    redacted: dict[str, int] | None = None,
+    late: bool = False,
 ) -> CleanBatch:
-    """A clean record without events; the envelope is the batch's where it could be read."""
+    """A clean record with the batch's envelope; without events unless given."""
     return CleanBatch(
         kind=kind,
-        tenant=batch.tenant if batch else "",
-        session_id=batch.session_id if batch else "",
-        window_id=batch.window_id if batch else "",
-        user_id=batch.user_id if batch else ANONYMOUS,
-        batch_id=batch.batch_id if batch else "",
-        sequence=batch.sequence if batch else None,
-        source=batch.source if batch else "portable",
-        client_version=batch.client_version if batch else None,
-        imported=batch.imported if batch else False,
-        final=batch.final if batch else False,
-        sent_at=batch.sent_at if batch else 0,
-        received_at=batch.received_at if batch else where.at_ms,
-        metadata=batch.metadata if batch else _NO_PAGE,
-        first_event_at=0,
-        last_event_at=0,
-        event_count=0,
-        payload=b"",
+        tenant=batch.tenant,
+        session_id=batch.session_id,
+        window_id=batch.window_id,
+        user_id=batch.user_id,
+        batch_id=batch.batch_id,
+        sequence=batch.sequence,
+        source=batch.source,
+        client_version=batch.client_version,
+        imported=batch.imported,
+        final=batch.final,
+        sent_at=batch.sent_at,
+        received_at=batch.received_at if received_at is None else received_at,
+        metadata=batch.metadata,
+        first_event_at=first_event_at,
+        last_event_at=last_event_at,
+        event_count=event_count,
+        payload=payload,
         epoch=rules.epoch,
         source_partition=where.partition,
         source_offset=where.offset,
         source_last_offset=where.offset,
         source_at=where.at_ms,
         retention=rules.retention,
-        part="",
-        next_parts=(),
-        clock_correction_ms=0,
+        part=part,
+        next_parts=next_parts,
+        clock_correction_ms=clock_correction_ms,
         received_events=received_events,
-        throttled=0,
-        repeated=counts.get("repeated", 0),
+        throttled=throttled,
+        repeated=repeated,
         erased=0,
-        dead_lettered=counts.get("dead_lettered", 0),
-        redacted={},
-        late=False,
+        dead_lettered=dead_lettered,
+        redacted=redacted or {},
+        late=late,
     )

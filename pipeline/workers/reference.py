@@ -6,8 +6,10 @@ What the clean log, the rows and the objects must equal, whatever happened to th
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from pipeline.errors import PoisonError, ReplayError
 from pipeline.model.batches import RecorderBatch
@@ -52,7 +54,7 @@ def process(record: RawRecord, states: States, codec: RecordCodec, rules: Rules)
         if outcome.refused is None:
             return outcome
         value = codec.encode(outcome.refused.batch)
-        return replace(outcome, dead=refusal(outcome.refused, record.key, value, record.where, rules))
+        return msgspec.structs.replace(outcome, dead=refusal(outcome.refused, record.key, value, record.where, rules))
     except PoisonError as error:
         poison = error
     except (ReplayError, MemoryError):

@@ -8,7 +8,6 @@ part that began at or before it, or to the oldest remembered; if that part is cl
 from __future__ import annotations
 
 from copy import copy
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -143,8 +142,7 @@ class OpenPart:
         self.part.rage_clicks += is_rage
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(msgspec.Struct, frozen=True):
     """Neighbouring events of a batch that belong to one part: events[first:end]. They are late where the part was
     closed before them; that a later one of the same batch closes it does not count."""
 

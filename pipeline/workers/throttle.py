@@ -57,6 +57,11 @@ class Gate:
             return False
         return self._admit_late(at_ms)
 
+    @property
+    def shut(self) -> tuple[int, int]:
+        """(from, to): no event at such a time is kept, to excluded; right after the latest kept one."""
+        return (self._highs[-1], self._highs[-1] + self._gap) if self._highs else (0, 0)
+
     def admit_all(self, at_ms: int, offsets: list[int]) -> list[bool]:
         """Whether each event is kept, asked in order; an event's time is `at_ms` plus its offset."""
         highs, gap, kept = self._highs, self._gap, []
@@ -109,30 +114,43 @@ class Throttle:
     def __init__(self, moves: Gate, scrolls: Gate, others: Mapping[str, Gate]) -> None:
         """`others` by name, as `kinds.parse_gaps` has them."""
         self.moves, self.scrolls, self.others = moves, scrolls, others
-        self._of_type: dict[str | int, Callable[[int], bool]] = {"mousemove": moves.admit, "scroll": scrolls.admit}
+        self._of_type: dict[str | int, Callable[[int], bool]] = {}
         self._sources = _SOURCES
         if others:
-            self._of_type |= {int(name) if is_number(name) else name: gate.admit for name, gate in others.items()}
+            self._of_type = {int(name) if is_number(name) else name: gate.admit for name, gate in others.items()}
             self._sources |= {source_named(name) for name in others}
 
     @property
     def other_stretches(self) -> dict[str, Stretches]:
         """What the state shall remember of them; a gate that nothing went through is left out."""
+        if not self.others:
+            return {}
         return {name: found for name, gate in self.others.items() if (found := gate.stretches)}
 
     def passed(self, events: list[SessionEvent]) -> list[SessionEvent]:
         """Those that the gates let pass. Where an event loses some of its positions only, its data is replaced."""
-        admits, sources, in_sight = self._of_type, self._sources, _IN_SIGHT.get
-        return [
-            event
-            for event in events
-            if ((kind := event.type) not in admits or admits[kind](event.timestamp))
-            and (
-                kind != INCREMENT
-                or (source := in_sight(bytes(event.data)[:_HEAD_BYTES])) not in sources
-                or self._increment(event, source)
-            )
-        ]
+        moves, scrolls, others, kept = self.moves, self.scrolls, self._of_type, []
+        shut_from, shut_to = moves.shut
+        for event in events:
+            kind = event.type
+            if kind == "mousemove":
+                at_ms = event.timestamp
+                if shut_from <= at_ms < shut_to or not moves.admit(at_ms):  # most moves of a fast client
+                    continue
+                shut_from, shut_to = moves.shut
+            elif kind == INCREMENT:
+                source = _IN_SIGHT.get(bytes(event.data)[:_HEAD_BYTES])
+                if source in self._sources:
+                    if not self._increment(event, source):
+                        continue
+                    shut_from, shut_to = moves.shut
+            elif kind == "scroll":
+                if not scrolls.admit(event.timestamp):
+                    continue
+            elif others and kind in others and not others[kind](event.timestamp):
+                continue
+            kept.append(event)
+        return kept
 
     def _increment(self, event: SessionEvent, in_sight: int | None) -> bool:
         """What stands first is cheap to see, but a JSON reader believes the last member of a name: before anything is
