@@ -76,6 +76,8 @@ _plugin = msgspec.json.Decoder(_Plugin).decode
 _line = msgspec.json.Decoder(_Line).decode
 _positions = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _CHANGE = Said("change")
+_AS_MUTATION = b'{"source":0,'
+"""As rrweb writes it; the rest of a mutation says nothing more, and may be long."""
 
 
 def read(event: SessionEvent) -> Said | None:
@@ -91,10 +93,11 @@ def read(event: SessionEvent) -> Said | None:
 
 
 def _of_increment(raw: msgspec.Raw) -> Said | None:
+    seen = bytes(raw)
+    if seen.startswith(_AS_MUTATION) and seen.count(b'"source"') == 1:
+        return _CHANGE
     data = _increment(raw)
     source = data.source
-    if source == _MUTATION:
-        return _CHANGE
     if source == _MOUSE_MOVE:
         return Said("mousemove", positions=len(_positions(data.positions)))
     if source == _INPUT:
@@ -103,7 +106,7 @@ def _of_increment(raw: msgspec.Raw) -> Said | None:
         return Said("scroll", x=data.x, y=data.y)
     if source == _INTERACTION and data.type == _CLICK:
         return Said("click", x=data.x, y=data.y)
-    return None
+    return _CHANGE if source == _MUTATION else None
 
 
 def _of_snapshot(_: msgspec.Raw) -> Said:

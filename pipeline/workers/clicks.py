@@ -58,8 +58,13 @@ class Following:
         self._newest, self._clicks = (own.newest_at, own.clicks) if own else (0, ())
         self.dead = 0
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a click waits for an answer: only then, and with a click, must `event` be told."""
+        return bool(self._clicks)
+
     def event(self, at_ms: int, kind: str | None) -> None:
-        """What one event says (see `pipeline.model.rrweb`); None where that is nothing."""
+        """What one event says (see `pipeline.model.rrweb`); None where that is nothing. Events come sorted by time."""
         if self._clicks and at_ms - self._clicks[0] > DEAD_AFTER_MS:
             waiting = tuple(each for each in self._clicks if at_ms - each <= DEAD_AFTER_MS)
             self.dead += len(self._clicks) - len(waiting)
@@ -69,6 +74,9 @@ class Following:
                 self._clicks = tuple(each for each in self._clicks if each > at_ms)
         elif kind == "click" and at_ms >= self._newest:
             self._clicks = (*self._clicks, at_ms)[-PENDING_MAX:]
+
+    def end(self, at_ms: int) -> None:
+        """The last event's time."""
         self._newest = max(self._newest, at_ms)
 
     @property

@@ -108,9 +108,11 @@ class OpenPart:
         following = Following(self.part.watched, window_id)
         for event in events:
             said = rrweb.read(event)
-            following.event(event.timestamp, said.kind if said else None)
-            if said is not None:
+            if following.is_waiting or (said is not None and said.kind == "click"):
+                following.event(event.timestamp, said.kind if said else None)
+            if said is not None and said.kind != "change":
                 self._hear(said, event.timestamp)
+        following.end(events[-1].timestamp)
         self.part.dead_clicks += following.dead
         self.part.watched = following.watched
 

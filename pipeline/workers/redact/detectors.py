@@ -124,7 +124,7 @@ def _bearer(found: Match) -> bool:
 
 def is_redacted(text: str) -> bool:
     """Whether a text is what redaction leaves: it is not counted again."""
-    return _LEFT.fullmatch(text) is not None
+    return text[:1] in _LEFT_BEGINS and _LEFT.fullmatch(text) is not None
 
 
 def _query(found: Match) -> bool:
@@ -150,7 +150,8 @@ _QUERY = frozenset(
     ["sig", "signature", "sid", "sessionid", "session_id", "code", "key", "pass", "x-amz-signature", "access"]
 )
 _QUERY_GATE = r"[?&;#](?i:sig|signature|sid|sessionid|session_id|code|key|pass|x-amz-signature|access)="
-_LEFT = re.compile(r"\[REDACTED\]|\*+|hmac:[0-9a-f]{16}|(?:\[REDACTED\]|%5BREDACTED%5D)")
+_LEFT = re.compile(r"\[REDACTED\]|\*+|hmac:[0-9a-f]{16}|%5BREDACTED%5D")
+_LEFT_BEGINS = frozenset("[*h%")
 _NO_SECRETS = frozenset(["null", "true", "false", "undefined", "none", "bearer", "basic", "digest"])
 _SPACE = r"(?:\s|\\+[nrtbf])"
 _VALUE = r"""(?:"((?:[^"\\]|\\.)+)|'((?:[^'\\]|\\.)+)|\\+["']([^"'\\]+)|([^\s"'\\,;&{}\[\]<>()]+))"""

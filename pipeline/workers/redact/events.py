@@ -14,7 +14,7 @@ import msgspec
 
 from pipeline.model.events import PORTABLE_TYPES, SessionEvent
 from pipeline.workers.redact.detectors import is_redacted
-from pipeline.workers.redact.names import is_personal, is_sensitive_target, last_step
+from pipeline.workers.redact.names import is_personal, is_sensitive, last_step
 from pipeline.workers.redact.repeats import Repeats
 from pipeline.workers.redact.rules import Method, Redaction
 from pipeline.workers.redact.splice import splice
@@ -44,7 +44,7 @@ _SOURCES = {b'{"source":%d,' % each: each for each in range(10)}
 _INTERACTIONS = {b'"type":%d,' % each: each for each in range(10)}
 _HEAD_BYTES = len(b'{"source":0,')
 _TYPE_BYTES = _HEAD_BYTES + len(b'"type":0,')
-_SOURCE, _TYPE = b'"source"', b'"type"'
+_SOURCE, _TYPE, _TAG_NAME = b'"source"', b'"type"', b'"tagName"'
 
 
 class _Value(msgspec.Struct):
@@ -66,15 +66,15 @@ _read_value = msgspec.json.Decoder(_Value).decode
 _read_text = msgspec.json.Decoder(_Text).decode
 
 
-@functools.lru_cache(64)
-def _known_by_type(kind: str) -> str:
-    kind = kind.strip().lower()
-    return "password" if kind == "password" else "field" if kind in _INPUT_TYPES_PERSONAL else ""
-
-
-@functools.lru_cache(1024)
-def _is_field_sensitive(target: str) -> bool:
-    return is_sensitive_target(target) or is_personal(last_step(target))
+@functools.lru_cache(4096)
+def _known(kind: object, target: object) -> str:
+    """What a portable input's type and element path tell of its value: `password`, `field` for one that is a secret or
+    personal, or nothing."""
+    kind = kind.strip().lower() if isinstance(kind, str) else ""
+    if kind == "password":
+        return "password"
+    step = last_step(target)
+    return "field" if kind in _INPUT_TYPES_PERSONAL or is_sensitive(step) or is_personal(step) else ""
 
 
 class Redactor:
@@ -138,6 +138,10 @@ class Redactor:
     def _walked(self, event: SessionEvent, book: TypedBook | None) -> SessionEvent:
         return _with(event, _encode(Walk(self._rules, self._counts, book=book).value(_decode(event.data))))
 
+    def _is_about_fields(self, data: bytes) -> bool:
+        """Whether a mutation may make form fields known or be about one that is known: most are not, and go with the rest."""
+        return not self._gated or _TAG_NAME in data or b"\\u" in data or self._book.is_named_in(data)
+
     def _in_order(self, event: SessionEvent) -> SessionEvent:
         """A snapshot or a mutation."""
         data = bytes(event.data)
@@ -149,11 +153,13 @@ class Redactor:
 
     def _increment(self, index: int, out: list[SessionEvent], items: list[Typing], small: list[int]) -> None:
         event = out[index]
-        source, kind = _what(bytes(event.data))
+        data = bytes(event.data)
+        source, kind = _what(data)
         if source == _MUTATION:
-            out[index] = self._in_order(event)
-            return
-        if source == _INPUT:
+            if self._is_about_fields(data):
+                out[index] = self._in_order(event)
+                return
+        elif source == _INPUT:
             typed = _read_text(event.data)
             value, field = typed.text, typed.id
             if isinstance(value, str) and value and not is_redacted(value):
@@ -171,9 +177,7 @@ class Redactor:
             _decode(raw)
             return
         value, target, kind = typed.value, typed.target, typed.inputType
-        known = _known_by_type(kind) if isinstance(kind, str) else ""
-        if not known and isinstance(target, str) and _is_field_sensitive(target):
-            known = "field"
+        known = _known(kind if isinstance(kind, str) else "", target if isinstance(target, str) else "")
         if not isinstance(value, str):
             if known and value is not None:
                 data = _decode(raw)
