@@ -76,11 +76,11 @@ def batches(captured: Captured) -> list[RecorderBatch]:
     """As a client sends them: in order, some events each."""
     events, size = events_of(captured.name), captured.batch_events
     return [
-        _batch(captured, first // size, list(events[first : first + size])) for first in range(0, len(events), size)
+        batch_of(captured, first // size, list(events[first : first + size])) for first in range(0, len(events), size)
     ]
 
 
-def _batch(captured: Captured, number: int, events: list[SessionEvent]) -> RecorderBatch:
+def batch_of(captured: Captured, number: int, events: list[SessionEvent]) -> RecorderBatch:
     times = [event.timestamp for event in events]
     sent_at = max(times) + SENT_AFTER_MS
     return RecorderBatch(
