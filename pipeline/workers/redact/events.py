@@ -20,7 +20,7 @@ from pipeline.workers.redact.rules import Method, Redaction
 from pipeline.workers.redact.splice import splice
 from pipeline.workers.redact.text import redact_text
 from pipeline.workers.redact.tree import Walk
-from pipeline.workers.redact.typed import Typed, TypedBook, Typing, close, resolve
+from pipeline.workers.redact.typed import Run, Typed, TypedBook, Typing, to_mask
 
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
@@ -44,10 +44,11 @@ _SOURCES = {b'{"source":%d,' % each: each for each in range(10)}
 _INTERACTIONS = {b'"type":%d,' % each: each for each in range(10)}
 _HEAD_BYTES = len(b'{"source":0,')
 _TYPE_BYTES = _HEAD_BYTES + len(b'"type":0,')
+_VALUE, _TEXT = b'"value"', b'"text"'
 _SOURCE, _TYPE, _TAG_NAME = b'"source"', b'"type"', b'"tagName"'
 
 
-class _Value(msgspec.Struct):
+class _TypedValue(msgspec.Struct):
     """What a portable input tells."""
 
     value: Any = None
@@ -55,15 +56,15 @@ class _Value(msgspec.Struct):
     inputType: Any = None
 
 
-class _Text(msgspec.Struct):
+class _TypedText(msgspec.Struct):
     """What an rrweb input tells."""
 
     text: Any = None
     id: Any = None
 
 
-_read_value = msgspec.json.Decoder(_Value).decode
-_read_text = msgspec.json.Decoder(_Text).decode
+_read_value = msgspec.json.Decoder(_TypedValue).decode
+_read_text = msgspec.json.Decoder(_TypedText).decode
 
 
 @functools.lru_cache(4096)
@@ -97,31 +98,31 @@ class Redactor:
         be read cannot be: it is then poison, never passed on."""
         out = list(events)
         small: list[int] = []
-        items: list[Typing] = []
+        typing = Typing()
         for index, event in enumerate(events):
             kind = event.type
             if kind in _IN_SIGHT:
                 small.append(index)
             elif kind == _INCREMENT:
-                self._increment(index, out, items, small)
+                self._increment(index, out, typing, small)
             elif kind == "input":
-                self._portable_input(index, out, items)
+                self._portable_input(index, out, typing)
                 small.append(index)
             elif kind == _FULL_SNAPSHOT:
-                close(items)
+                typing.close()
                 self._book.new_document()
                 out[index] = self._in_order(event)
             else:
                 if kind in _CLOSING:
-                    close(items)
+                    typing.close()
                 elif isinstance(kind, str):
                     out[index] = SessionEvent(self.text(kind), event.timestamp, event.data)
                 small.append(index)
-        if items:
-            self._mask(items, out)
+        if typing.runs:
+            self._mask(typing.runs, out)
         self._joined(small, out)
-        if items or self._book.has_names:
-            words = {item.field: item.value for item in items if item.told}  # the last is the whole
+        if typing.runs or self._book.has_names:
+            words = {run.field: run.told for run in typing.runs if run.told}  # the last is the whole
             Repeats(words.values(), self._book, self._rules, self._counts).mask(out)
         return out
 
@@ -151,7 +152,7 @@ class Redactor:
             return self._walked(event, self._book) if left is None else _with(event, left)
         return event
 
-    def _increment(self, index: int, out: list[SessionEvent], items: list[Typing], small: list[int]) -> None:
+    def _increment(self, index: int, out: list[SessionEvent], typing: Typing, small: list[int]) -> None:
         event = out[index]
         data = bytes(event.data)
         source, kind = _what(data)
@@ -164,12 +165,12 @@ class Redactor:
             value, field = typed.text, typed.id
             if isinstance(value, str) and value and not is_redacted(value):
                 field = field if isinstance(field, int) else repr(field)
-                self._see(items, Typing(index, field, value, "field" if self._book.is_tainted(field) else ""))
+                typing.see(index, field, value, "field" if self._book.is_tainted(field) else "", is_portable=False)
         elif source == _INTERACTION and kind in _CLOSING_INTERACTIONS:
-            close(items)
+            typing.close()
         small.append(index)
 
-    def _portable_input(self, index: int, out: list[SessionEvent], items: list[Typing]) -> None:
+    def _portable_input(self, index: int, out: list[SessionEvent], typing: Typing) -> None:
         raw = out[index].data
         try:
             typed = _read_value(raw)
@@ -186,48 +187,43 @@ class Redactor:
         elif not value or is_redacted(value):
             out[index] = _with(out[index], _encode(_decode(raw)))
         else:
-            self._see(items, Typing(index, target if isinstance(target, str) else repr(target), value, known))
+            typing.see(index, target if isinstance(target, str) else repr(target), value, known, is_portable=True)
 
-    @staticmethod
-    def _see(items: list[Typing], item: Typing) -> None:
-        if items and items[-1].field != item.field:
-            close(items)
-        items.append(item)
-
-    def _secrets(self, items: list[Typing]) -> list[Typing]:
-        """One for each field that is not known sensitive and of whose values a detector would change any; the last, which
-        is the whole, mostly tells."""
-        unknown = [item for item in items if not item.known and not self._book.is_tainted(item.field)]
-        if not unknown or not self._rules.gates.which(
-            "\n".join([each.value for each in unknown]).encode("utf-8", "surrogatepass")
-        ):
-            return []
-        found: dict[str | int, Typing] = {}
-        for item in reversed(unknown):
-            if item.field not in found and redact_text(item.value, self._rules, Counter()) != item.value:
-                found[item.field] = item
-        return [item for item in unknown if found.get(item.field) is item]
-
-    def _mask(self, items: list[Typing], out: list[SessionEvent]) -> None:
+    def _mask(self, runs: list[Run], out: list[SessionEvent]) -> None:
         """Masked values keep their length, but those of portable password and secret fields, which say what they are."""
-        for item, kind in resolve(items, self._secrets(items), self._book):
-            event = out[item.index]
-            is_portable = event.type == "input"
-            default: Method = "replace" if is_portable and kind != "typed" else "mask"
-            left = self._rules.apply(kind, item.value, self._counts, default)
-            out[item.index] = _with(
-                event, _put(bytes(event.data), "value" if is_portable else "text", item.value, left)
-            )
+        for field in self._telling(runs):
+            self._book.taint(field)
+        for run in runs:
+            kind, member = run.known or "typed", _VALUE if run.is_portable else _TEXT
+            default: Method = "replace" if run.is_portable and run.known else "mask"
+            for index, value in to_mask(run, self._book):
+                left = self._rules.apply(kind, value, self._counts, default)
+                out[index] = _with(out[index], _put(bytes(out[index].data), member, value, left))
+
+    def _telling(self, runs: list[Run]) -> list[str | int]:
+        """The fields not known sensitive of whose values a detector would change any; the last, the whole, mostly tells."""
+        unknown = [run for run in runs if not run.known and not self._book.is_tainted(run.field)]
+        values = "\n".join([value for run in unknown for value in run.values])
+        if not unknown or not self._rules.gates.which(values.encode("utf-8", "surrogatepass")):
+            return []
+        found: dict[str | int, None] = {}
+        for run in unknown:
+            if run.field not in found and any(self._is_secret(value) for value in reversed(run.values)):
+                found[run.field] = None
+        return list(found)
+
+    def _is_secret(self, value: str) -> bool:
+        return redact_text(value, self._rules, Counter()) != value
 
 
-def _put(data: bytes, member: str, value: str, left: str) -> bytes:
-    """The object with another text in a member; its bytes are changed in place where the member stands once."""
-    name = b'"%b"' % member.encode()
-    was = name + b":" + _encode(value)
-    if data.count(name) == 1 and was in data:
-        return data.replace(was, name + b":" + _encode(left))
+def _put(data: bytes, member: bytes, value: str, left: str) -> bytes:
+    """The object with another text in a member, whose name is given in quotes; its bytes are changed in place where the
+    member stands once."""
+    was = member + b":" + _encode(value)
+    if data.count(member) == 1 and was in data:
+        return data.replace(was, member + b":" + _encode(left))
     whole = _decode(data)
-    whole[member] = left
+    whole[member[1:-1].decode()] = left
     return _encode(whole)
 
 

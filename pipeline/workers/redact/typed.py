@@ -123,42 +123,62 @@ def _hashed(field: str) -> bytes:
 
 
 @dataclass(slots=True)
-class Typing:
-    """One typed value: where it stands, in which field; `known` as the field was known sensitive; `closed` once
-    something else happened after it; `told` once it is masked for what it is, not for being at the batch's end."""
+class Run:
+    """Values typed into one field, one after another, at these indexes of the batch; `known` as the field was known
+    sensitive; `closed` once something else happened after it; `told` is the last value that is masked for what it is, not
+    for being at the batch's end."""
 
-    index: int
     field: str | int
-    value: str
+    is_portable: bool
     known: str
+    indexes: list[int]
+    values: list[str]
     closed: bool = False
-    told: bool = False
+    told: str = ""
 
 
-def close(items: list[Typing]) -> None:
-    """Ends the run of typing at the list's end."""
-    for item in reversed(items):
-        if item.closed:
-            return
-        item.closed = True
+class Typing:
+    """All that was typed in a batch, in order."""
+
+    __slots__ = ("runs",)
+
+    def __init__(self) -> None:
+        self.runs: list[Run] = []
+
+    def see(self, index: int, field: str | int, value: str, known: str, *, is_portable: bool) -> None:
+        last = self.runs[-1] if self.runs else None
+        if last is not None and last.field == field and last.is_portable is is_portable:
+            if last.known == known and not last.closed:
+                last.indexes.append(index)
+                last.values.append(value)
+                return
+        else:
+            self.close()
+        self.runs.append(Run(field, is_portable, known, [index], [value]))
+
+    def close(self) -> None:
+        """Something else happened: what was typed so far is whole."""
+        for run in reversed(self.runs):
+            if run.closed:
+                return
+            run.closed = True
 
 
 def is_digits(value: str) -> bool:
     return _DIGITS.fullmatch(value) is not None and sum(each.isdigit() for each in value) >= 4
 
 
-def resolve(items: list[Typing], secrets: list[Typing], book: TypedBook) -> list[tuple[Typing, str]]:
-    """The values to mask, with the kind they count as. What a detector finds (`secrets`) taints the field, before and
-    after."""
-    for item in secrets:
-        if not item.known:
-            book.taint(item.field)
-    found = []
-    for item in items:
-        if item.known or book.is_tainted(item.field) or is_digits(item.value):
-            found.append((item, item.known or "typed"))
-            book.tell_name(item.field)
-            item.told = True
-        elif not item.closed:
-            found.append((item, "typed"))
+def to_mask(run: Run, book: TypedBook) -> list[tuple[int, str]]:
+    """(index, value) of what must be masked of a run, when the book knows the fields that a detector's hit tainted: all of
+    a sensitive field; else numbers, and what is still open at the batch's end, since nobody knows what it will be."""
+    found = list(zip(run.indexes, run.values, strict=True))
+    if run.known or book.is_tainted(run.field):
+        run.told = run.values[-1]
+    else:
+        digits = [value for value in run.values if is_digits(value)]
+        run.told = digits[-1] if digits else ""
+        if run.closed:
+            found = [(index, value) for index, value in found if is_digits(value)] if digits else []
+    if run.told:
+        book.tell_name(run.field)
     return found
