@@ -225,14 +225,19 @@ class _Run:
         hashed: bytes,
         redacted: Counter[str],
     ) -> None:
-        self._state, self._batch, self._where, self._rules = state, batch, where, rules
-        self._timed, self._events, self._hashed = timed, timed.events, hashed
-        first_name = f"L{where.offset}" if was_there or _is_old(batch, timed.events, where, rules) else FIRST_PART
-        self._book = PartBook(rules, state, first_name, batch.source, batch.metadata)
         window = _NEW_WINDOW
         for each in state.windows if state else ():
             if each.window_id == batch.window_id:
                 window = each
+        self._redacted = redacted
+        self._redactor = Redactor(rules.redaction.of(batch.tenant), window.typed, redacted)
+        url = self._redactor.page(batch.metadata.url)
+        if url is not batch.metadata.url:
+            batch = msgspec.structs.replace(batch, metadata=msgspec.structs.replace(batch.metadata, url=url))
+        self._state, self._batch, self._where, self._rules = state, batch, where, rules
+        self._timed, self._events, self._hashed = timed, timed.events, hashed
+        first_name = f"L{where.offset}" if was_there or _is_old(batch, timed.events, where, rules) else FIRST_PART
+        self._book = PartBook(rules, state, first_name, batch.source, batch.metadata)
         others = (
             {name: Gate(gap_ms, window.others.get(name, ())) for name, gap_ms in rules.other_gaps_ms.items()}
             if rules.other_gaps_ms
@@ -242,8 +247,6 @@ class _Run:
         self._throttle = Throttle(moves, scrolls, others)
         bytes_per_s = 0 if batch.imported else rules.session_bytes_per_s  # an import comes faster than it was lived
         self._bucket = Bucket(state.full_at_us if state else 0, where.at_ms, bytes_per_s, rules.session_burst_bytes)
-        self._redacted = redacted
-        self._redactor = Redactor(rules.redaction.of(batch.tenant), window.typed, redacted)
         self._late = 0
 
     def outcome(self) -> Outcome:

@@ -93,6 +93,11 @@ class Redactor:
     def text(self, text: str) -> str:
         return redact_text(text, self._rules, self._counts)
 
+    def page(self, url: str) -> str:
+        """The URL of the page that a batch comes from, its patterns redacted already: a form that was sent by GET left the
+        values of its fields in it."""
+        return Repeats((), self._book, self._rules, self._counts).url(url) if self._book.has_names else url
+
     def clean(self, events: list[SessionEvent]) -> list[SessionEvent]:
         """The events as they may leave, in the same order. Raises msgspec.DecodeError or RecursionError where one that must
         be read cannot be: it is then poison, never passed on."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import msgspec
 import pytest
 
 from pipeline.workers.redact.typed import FIELDS_MAX, Typed
+from tests.unit.workers.flow import PAGE, T0, Flow, batch, line
 from tests.unit.workers.redact.test_events import CLICK, cleaned, typing
 
 PIN = [typing("form > input#door", "739251"[:end]) for end in range(1, 7)]
@@ -85,3 +87,12 @@ def test_what_the_client_redacted_is_not_counted_again() -> None:
     left, counts = later(("submit", {"formData": {"door": "[REDACTED]"}}))
     assert left[0]["formData"] == {"door": "[REDACTED]"}
     assert not counts
+
+
+def test_url_of_the_page_that_follows_a_form_does_not_tell_what_was_typed() -> None:
+    flow = Flow()
+    flow.send(batch("b1", *(line(kind, T0 + at, data) for at, (kind, data) in enumerate([*PIN, CLICK]))))
+    page = msgspec.structs.replace(PAGE, url="http://shop.example.test/go?size=7&door=739251")
+    left = flow.send(batch("b2", line("click", T0 + 10_000), metadata=page))
+    assert left.clean.metadata.url == "http://shop.example.test/go?size=7&door=******"
+    assert "739251" not in str(left)
