@@ -178,3 +178,23 @@ def test_canaries_of_the_bundled_recordings_are_in_no_event() -> None:
         assert [secret for secret in secrets if secret in left] == []
         for secret in secrets[:1] + secrets[2:]:
             assert f'"value":"{secret[:8]}' not in left
+
+
+@pytest.mark.parametrize(
+    ("data", "left"),
+    [(b'["a,",4111111111111111,"b"]', ["a,", "[REDACTED]", "b"]), (b'["a:",4111111111111111,"b"]', ["a:", "[REDACTED]", "b"]),
+     (b'[" ",",",4111111111111111," ",","]', [" ", ",", "[REDACTED]", " ", ","]),
+     (b'{",":",","x":",,4111111111111111"}', {",": ",", "x": ",,[REDACTED]"})],
+)  # fmt: skip
+def test_signs_of_structure_in_strings_do_not_hide_where_a_number_stands(data: bytes, left: Any) -> None:
+    (out,), _, counts = cleaned(("console", data))
+    assert out == left
+    assert counts == {"card.replace": 1}
+
+
+def test_field_that_a_mutation_adds_and_changes_is_masked_in_both_places() -> None:
+    field = {"type": 2, "tagName": "input", "attributes": {"type": "password"}, "childNodes": [], "id": 7}
+    changed = {"id": 7, "attributes": {"value": "hunter2"}}
+    (out,), redactor, _ = cleaned((3, {"source": 0, "adds": [{"parentId": 1, "node": field}], "attributes": [changed]}))
+    assert out["attributes"][0]["attributes"] == {"value": "*******"}
+    assert redactor.typed.nodes == (7,)
