@@ -195,6 +195,7 @@ def test_signs_of_structure_in_strings_do_not_hide_where_a_number_stands(data: b
 def test_field_that_a_mutation_adds_and_changes_is_masked_in_both_places() -> None:
     field = {"type": 2, "tagName": "input", "attributes": {"type": "password"}, "childNodes": [], "id": 7}
     changed = {"id": 7, "attributes": {"value": "hunter2"}}
-    (out,), redactor, _ = cleaned((3, {"source": 0, "adds": [{"parentId": 1, "node": field}], "attributes": [changed]}))
+    mutation = {"source": 0, "adds": [{"parentId": 1, "node": field}], "attributes": [changed]}
+    (out,), redactor, _ = cleaned((3, json.dumps(mutation, separators=(",", ":")).encode()))
     assert out["attributes"][0]["attributes"] == {"value": "*******"}
     assert redactor.typed.nodes == (7,)
