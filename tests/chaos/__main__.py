@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -16,8 +17,13 @@ ACTIONS = 200
 def main() -> int:
     seed = int(os.environ.get("SEED") or secrets.randbelow(1 << 31))
     actions = int(os.environ.get("ACTIONS") or ACTIONS)
-    with tempfile.TemporaryDirectory(prefix="replay-chaos-") as folder:
-        run(Path(folder) / "home", seed=seed, actions=actions, say=lambda line: print(line, flush=True))
+    folder = Path(tempfile.mkdtemp(prefix="replay-chaos-"))
+    try:
+        run(folder / "home", seed=seed, actions=actions, say=lambda line: print(line, flush=True))
+    except BaseException:
+        print(f"chaos: SEED={seed} ACTIONS={actions}: what it left is in {folder}", file=sys.stderr, flush=True)
+        raise
+    shutil.rmtree(folder)
     return 0
 
 
