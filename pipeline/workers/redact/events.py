@@ -14,7 +14,7 @@ import msgspec
 
 from pipeline.model.events import PORTABLE_TYPES, SessionEvent
 from pipeline.workers.redact.detectors import is_redacted
-from pipeline.workers.redact.names import is_personal, is_sensitive, last_step
+from pipeline.workers.redact.names import is_personal, is_sensitive_target, last_step
 from pipeline.workers.redact.repeats import Repeats
 from pipeline.workers.redact.rules import Method, Redaction
 from pipeline.workers.redact.splice import splice
@@ -74,8 +74,9 @@ def _known(kind: object, target: object) -> str:
     kind = kind.strip().lower() if isinstance(kind, str) else ""
     if kind == "password":
         return "password"
-    step = last_step(target)
-    return "field" if kind in _INPUT_TYPES_PERSONAL or is_sensitive(step) or is_personal(step) else ""
+    if kind in _INPUT_TYPES_PERSONAL or is_sensitive_target(target) or is_personal(last_step(target)):
+        return "field"
+    return ""
 
 
 class Redactor:

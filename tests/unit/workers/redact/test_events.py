@@ -199,3 +199,10 @@ def test_field_that_a_mutation_adds_and_changes_is_masked_in_both_places() -> No
     (out,), redactor, _ = cleaned((3, json.dumps(mutation, separators=(",", ":")).encode()))
     assert out["attributes"][0]["attributes"] == {"value": "*******"}
     assert redactor.typed.nodes == (7,)
+
+
+def test_text_of_a_style_stays_where_the_node_says_so() -> None:
+    node = {"type": 3, "textContent": ".a::after { content: 'jane@example.test' }", "isStyle": True, "id": 9}
+    (out,), _, counts = cleaned((3, {"source": 0, "texts": [], "adds": [{"parentId": 8, "node": node}]}))
+    assert out["adds"][0]["node"] == node
+    assert not counts

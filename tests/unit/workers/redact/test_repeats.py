@@ -96,3 +96,9 @@ def test_url_of_the_page_that_follows_a_form_does_not_tell_what_was_typed() -> N
     left = flow.send(batch("b2", line("click", T0 + 10_000), metadata=page))
     assert left.clean.metadata.url == "http://shop.example.test/go?size=7&door=******"
     assert "739251" not in str(left)
+
+
+@pytest.mark.parametrize("spelled", [b'"code 73\\u0039251"', b'"http:\\/\\/h.test\\/739251"'])
+def test_escapes_hide_no_masked_value(spelled: bytes) -> None:
+    left, _, _ = cleaned(*PIN, CLICK, ("console", b'{"args":[%b]}' % spelled))
+    assert "739251" not in str(left)
