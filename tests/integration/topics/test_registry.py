@@ -23,10 +23,11 @@ from pipeline.errors import ConfigurationError, FatalError, PoisonError, Retryab
 from pipeline.local.ports import free_ports
 from pipeline.model.batches import Metadata, RecorderBatch
 from pipeline.settings import Settings
-from pipeline.topics import schemas
+from pipeline.topics import registered, schemas
 from pipeline.topics.catalogue import catalogue
 from pipeline.topics.codec import Codecs
-from pipeline.topics.registry import RegistryIds, schema_ids
+from pipeline.topics.registered import RegistryIds
+from pipeline.topics.registry import schema_ids
 
 BATCH = RecorderBatch(
     tenant="default",
@@ -222,7 +223,7 @@ def failing() -> Iterator[tuple[str, list[int]]]:
 def test_what_waiting_cannot_mend_is_fatal(failing: tuple[str, list[int]], status: int, kind: type[Exception]) -> None:
     url, answer = failing
     answer[0] = status
-    client = SchemaRegistryClient({"url": url, "max.retries": 0})
+    client = registered.client(url, retries=0)
     topic = catalogue(settings_table.load({})).batches
     with pytest.raises(kind):
         RegistryIds(client).id_of(topic)
