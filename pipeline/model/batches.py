@@ -78,6 +78,15 @@ class RecorderBatch(msgspec.Struct, frozen=True, kw_only=True):
     payload: bytes
 
 
+class ErasureRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """On replay.batches, at its place in the order: forget this session; what stands before goes, what comes after is refused."""
+
+    tenant: str
+    session_id: str
+    erasure_id: str
+    asked_at: int
+
+
 class PartStart(msgspec.Struct, frozen=True, kw_only=True):
     """From event `index` of the payload on, events belong to `part`."""
 
@@ -165,6 +174,19 @@ class SessionUpdate(msgspec.Struct, frozen=True, kw_only=True):
     source_partition: int
     dead_clicks: int = 0
     clock_correction_ms: int = 0
+
+
+class Erasure(msgspec.Struct, frozen=True, kw_only=True):
+    """replay.erasures: nothing of this session is left in the stores."""
+
+    tenant: str
+    session_id: str
+    erasure_id: str
+    asked_at: int
+    erased_at: int
+    epoch: int
+    source_partition: int
+    source_offset: int
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):

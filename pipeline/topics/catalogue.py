@@ -6,7 +6,7 @@ Kafka deletes and compacts closed segments only, so a topic with a short retenti
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.settings import Settings
 
@@ -26,10 +26,13 @@ class Topic:
     schema: str | None
     """Stem of the value's schema in `schemas/`; None for the worker's internal state."""
 
+    record: str = ""
+    """The record's full name where it is not the only one that the topic carries."""
+
     @property
     def subject(self) -> str:
-        """The registry's subject, by the topic-name strategy."""
-        return f"{self.name}-value"
+        """The registry's subject, by the topic-name strategy; a topic's second record by its name too."""
+        return f"{self.name}-{self.record or 'value'}"
 
 
 @dataclass(frozen=True)
@@ -41,9 +44,15 @@ class Catalogue:
     sessions: Topic
     state: Topic
     dead_letters: Topic
+    erasures: Topic
+
+    @property
+    def erasure_requests(self) -> Topic:
+        """The second record of `batches`."""
+        return replace(self.batches, schema="erasure_request", record="org.portablereplay.v1.ErasureRequest")
 
     def __iter__(self) -> Iterator[Topic]:
-        return iter((self.batches, self.clean, self.sessions, self.state, self.dead_letters))
+        return iter((self.batches, self.clean, self.sessions, self.state, self.dead_letters, self.erasures))
 
 
 def catalogue(settings: Settings) -> Catalogue:
@@ -81,5 +90,10 @@ def catalogue(settings: Settings) -> Catalogue:
             "dead_letters", 1, "dead_letter",
             cleanup_policy="delete", retention_ms=3 * DAY_MS, segment_ms=HOUR_MS,
             message_timestamp_type="CreateTime", max_message_bytes=settings.clean_bytes_max,
+        ),
+        erasures=topic(
+            "erasures", 1, "erasure",
+            cleanup_policy="delete", retention_ms=30 * DAY_MS, segment_ms=6 * HOUR_MS,
+            message_timestamp_type="CreateTime", max_message_bytes=1 << 20,
         ),
     )  # fmt: skip

@@ -13,7 +13,16 @@ import fastavro
 import msgspec
 
 from pipeline.errors import PoisonError
-from pipeline.model.batches import CleanBatch, DeadLetter, Metadata, PartStart, RecorderBatch, SessionUpdate
+from pipeline.model.batches import (
+    CleanBatch,
+    DeadLetter,
+    Erasure,
+    ErasureRequest,
+    Metadata,
+    PartStart,
+    RecorderBatch,
+    SessionUpdate,
+)
 from pipeline.topics import schemas
 from pipeline.topics.catalogue import Catalogue, Topic
 
@@ -94,14 +103,42 @@ class RecordCodec:
         return self._record(**fields)
 
 
+class RawCodec:
+    """replay.batches carries two records: what clients sent, and requests to erase; the schema's id tells which."""
+
+    def __init__(self, topics: Catalogue, ids: SchemaIds) -> None:
+        self._ids = ids
+        self._topic = topics.erasure_requests
+        self._batches = RecordCodec(topics.batches, ids, RecorderBatch)
+        self._requests = RecordCodec(topics.erasure_requests, ids, ErasureRequest)
+        self._name: str = schemas.parsed("erasure_request")["name"]
+
+    def encode(self, record: RecorderBatch | ErasureRequest) -> bytes:
+        """As `RecordCodec.encode`."""
+        return (self._requests if isinstance(record, ErasureRequest) else self._batches).encode(record)
+
+    def decode(self, value: bytes | None) -> RecorderBatch | ErasureRequest:
+        """As `RecordCodec.decode`."""
+        codec = self._requests if self._is_request(value) else self._batches
+        found: RecorderBatch | ErasureRequest = codec.decode(value)
+        return found
+
+    def _is_request(self, value: bytes | None) -> bool:
+        if value is None or len(value) < _HEADER.size or value[0] != 0:
+            return False
+        writer = self._ids.writer_schema(self._topic, _HEADER.unpack_from(value)[1])
+        return writer is not None and writer["name"] == self._name
+
+
 class Codecs:
     """The codecs of a catalogue, by role."""
 
     def __init__(self, topics: Catalogue, ids: SchemaIds) -> None:
-        self.batches = RecordCodec(topics.batches, ids, RecorderBatch)
+        self.batches = RawCodec(topics, ids)
         self.clean = RecordCodec(topics.clean, ids, CleanBatch)
         self.sessions = RecordCodec(topics.sessions, ids, SessionUpdate)
         self.dead_letters = RecordCodec(topics.dead_letters, ids, DeadLetter)
+        self.erasures = RecordCodec(topics.erasures, ids, Erasure)
 
 
 def _fields(record: msgspec.Struct) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import structlog
 
 from pipeline.errors import FatalError, PausedError
 from pipeline.model.batches import CleanBatch, DeadLetter, SessionUpdate, session_key
-from pipeline.topics.codec import RecordCodec
+from pipeline.topics.codec import RawCodec
 from pipeline.workers.breaker import Breaker
 from pipeline.workers.chain import Where, lost
 from pipeline.workers.keeping import Held, Sessions
@@ -45,7 +45,7 @@ class Assigned:
         generation: int,
         partitions: dict[int, Partition],
         outputs: Written,
-        codec: RecordCodec,
+        codec: RawCodec,
         rules: Rules,
         breaker: Breaker,
         log_start: Callable[[int], int],

@@ -105,9 +105,10 @@ def dead_letter(
     for by an empty clean record. `batch` is None where not even the envelope could be read."""
     count = batch.event_count if batch is not None and 0 <= batch.event_count <= EVENTS_MAX else 0
     dead = _letter(poison.reason, poison.detail, count, key, value, where, rules)
-    clean = _clean(_NOTHING, where, rules, "dead", received_at=where.at_ms, received_events=count, dead_lettered=count)
+    whose = ("", "")
     if batch is not None and is_id(batch.tenant) and is_id(batch.session_id):  # the rest of it was not judged good
-        clean = msgspec.structs.replace(clean, tenant=batch.tenant, session_id=batch.session_id)
+        whose = (batch.tenant, batch.session_id)
+    clean = empty("dead", where, rules, *whose, received_events=count, dead_lettered=count)
     return Outcome(None, clean, (), dead)
 
 
@@ -136,7 +137,7 @@ def _letter(
 
 def lost(first: int, last: int, where: Where, rules: Rules) -> CleanBatch:
     """The record for source offsets that retention removed before a worker read them."""
-    clean = _clean(_NOTHING, where, rules, "lost", received_at=where.at_ms)
+    clean = empty("lost", where, rules, "", "")
     return msgspec.structs.replace(clean, source_offset=first, source_last_offset=last)
 
 
@@ -354,6 +355,12 @@ def _repeat(state: SessionState, batch: RecorderBatch, where: Where, rules: Rule
     return Outcome(msgspec.structs.replace(state, applied=where.offset, seen_at=where.at_ms), clean)
 
 
+def empty(kind: CleanKind, where: Where, rules: Rules, tenant: str, session_id: str, **counts: int) -> CleanBatch:
+    """A clean record that tells of nothing but whose it is, and counts."""
+    clean = _clean(_NOTHING, where, rules, kind, received_at=where.at_ms, **counts)  # type: ignore[arg-type]
+    return msgspec.structs.replace(clean, tenant=tenant, session_id=session_id)
+
+
 _NOTHING = RecorderBatch(
     tenant="", session_id="", window_id="", user_id=ANONYMOUS, batch_id="", sequence=None, source="portable",
     client_version=None, imported=False, final=False, sent_at=0, received_at=0, metadata=Metadata(), first_event_at=0,
@@ -379,6 +386,7 @@ def _clean(
     clock_correction_ms: int = 0,
     throttled: int = 0,
     repeated: int = 0,
+    erased: int = 0,
     dead_lettered: int = 0,
     redacted: dict[str, int] | None = None,
     late: bool = False,
@@ -415,7 +423,7 @@ def _clean(
         received_events=received_events,
         throttled=throttled,
         repeated=repeated,
-        erased=0,
+        erased=erased,
         dead_lettered=dead_lettered,
         redacted=redacted or {},
         late=late,

@@ -33,7 +33,7 @@ class Sessions:
         self._markers = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._markers.executescript(
             f"PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -{CACHE_KIB};"
-            "CREATE TABLE markers (session BLOB PRIMARY KEY, applied INTEGER, seen_at INTEGER, generation INTEGER)"
+            "CREATE TABLE markers (session BLOB PRIMARY KEY, applied INTEGER, seen_at INTEGER, generation INTEGER, erased INTEGER)"
             " WITHOUT ROWID; CREATE INDEX by_age ON markers (seen_at);"
         )
 
@@ -51,9 +51,9 @@ class Sessions:
 
     def marker(self, session: bytes) -> Held | None:
         row = self._markers.execute(
-            "SELECT applied, seen_at, generation FROM markers WHERE session = ?", (session,)
+            "SELECT applied, seen_at, generation, erased FROM markers WHERE session = ?", (session,)
         ).fetchone()
-        return Held(released(row[0], row[1]), row[2]) if row else None
+        return Held(released(row[0], row[1], erased=bool(row[3])), row[2]) if row else None
 
     def put(self, session: bytes, held: Held) -> None:
         """A state, or a marker where it is a released one. The newest wins."""
@@ -62,10 +62,10 @@ class Sessions:
             return
         self._live.pop(session, None)
         self._markers.execute(
-            "INSERT INTO markers VALUES (?, ?, ?, ?) ON CONFLICT (session) DO UPDATE SET applied = excluded.applied, "
-            "seen_at = excluded.seen_at, generation = excluded.generation "
+            "INSERT INTO markers VALUES (?, ?, ?, ?, ?) ON CONFLICT (session) DO UPDATE SET applied = excluded.applied, "
+            "seen_at = excluded.seen_at, generation = excluded.generation, erased = excluded.erased "
             "WHERE (excluded.applied, excluded.generation) >= (markers.applied, markers.generation)",
-            (session, held.state.applied, held.state.seen_at, held.generation),
+            (session, held.state.applied, held.state.seen_at, held.generation, held.state.erased),
         )
 
     def discard(self, session: bytes) -> None:

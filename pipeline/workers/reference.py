@@ -12,9 +12,10 @@ from typing import Protocol
 import msgspec
 
 from pipeline.errors import PoisonError, ReplayError
-from pipeline.model.batches import RecorderBatch
-from pipeline.topics.codec import RecordCodec
+from pipeline.model.batches import ErasureRequest, RecorderBatch
+from pipeline.topics.codec import RawCodec
 from pipeline.workers.chain import Outcome, Where, dead_letter, refusal, step
+from pipeline.workers.erase import erase, is_erased, refuse
 from pipeline.workers.rules import Rules
 from pipeline.workers.state import SessionState
 
@@ -41,7 +42,7 @@ class States(Protocol):
     def get(self, key: tuple[str, str], /) -> SessionState | None: ...
 
 
-def process(record: RawRecord, states: States, codec: RecordCodec, rules: Rules) -> Outcome:
+def process(record: RawRecord, states: States, codec: RawCodec, rules: Rules) -> Outcome:
     """One record against the states known so far; does not change them.
 
     Total: what cannot be processed becomes a dead letter, also where a bug meets it, since one record must not stop a
@@ -49,8 +50,14 @@ def process(record: RawRecord, states: States, codec: RecordCodec, rules: Rules)
     """
     batch: RecorderBatch | None = None
     try:
-        batch = codec.decode(record.value)
-        outcome = step(states.get((batch.tenant, batch.session_id)), batch, record.where, rules)
+        read = codec.decode(record.value)
+        state = states.get((read.tenant, read.session_id))
+        if isinstance(read, ErasureRequest):
+            return erase(state, read, record.where, rules)
+        batch = read
+        if is_erased(state, record.where, rules):
+            return refuse(batch, record.where, rules)
+        outcome = step(state, batch, record.where, rules)
         if outcome.refused is None:
             return outcome
         value = codec.encode(outcome.refused.batch)
@@ -64,12 +71,12 @@ def process(record: RawRecord, states: States, codec: RecordCodec, rules: Rules)
     return dead_letter(poison, batch, record.key, record.value or b"", record.where, rules)
 
 
-def reference_run(records: Iterable[RawRecord], codec: RecordCodec, rules: Rules) -> Iterator[Outcome]:
+def reference_run(records: Iterable[RawRecord], codec: RawCodec, rules: Rules) -> Iterator[Outcome]:
     """One outcome a record. Records of one partition must come in the order of their offsets."""
     states: dict[int, dict[tuple[str, str], SessionState]] = {}
     for record in records:
         known = states.setdefault(record.partition, {})
         outcome = process(record, known, codec, rules)
         if outcome.state is not None:
-            known[outcome.state.tenant, outcome.state.session_id] = outcome.state
+            known[outcome.clean.tenant, outcome.clean.session_id] = outcome.state
         yield outcome

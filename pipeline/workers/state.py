@@ -19,8 +19,8 @@ WINDOWS_MAX = 16
 BATCH_IDS_MAX = 512
 BATCH_HASH_BYTES = 8
 URLS_MAX = 50
-VERSION = 2
-READABLE = (1, VERSION)
+VERSION = 3
+READABLE = (1, 2, VERSION)
 """Members were only added at its end since the first of these: what an earlier state lacks has its default."""
 
 
@@ -101,9 +101,12 @@ class SessionState(msgspec.Struct, frozen=True, array_like=True):
     clock_correction_ms: int | None = 0
     """What is added to the times of the session's live events; None until its first live batch is judged."""
 
+    erased: bool = False
+    """Nothing of the session may come in any more; there is nothing else in such a state."""
+
     @property
     def is_released(self) -> bool:
-        """Whether it says no more than that the session was there: every session that was not released has a part."""
+        """Whether it says no more than that the session was there, or is erased: every other has a part."""
         return not self.parts
 
 
@@ -113,35 +116,37 @@ class _Marker(msgspec.Struct, frozen=True, array_like=True):
     version: int
     applied: int
     seen_at: int
+    erased: bool = False
 
 
-def released(applied: int, seen_at: int) -> SessionState:
-    """What is left of a session's state after its release; whose it was, its key says."""
-    return SessionState(VERSION, "", "", applied, seen_at, "", (), (), b"")
+def released(applied: int, seen_at: int, *, erased: bool = False) -> SessionState:
+    """What is left of a session's state after its release, or its erasure; whose it was, its key says."""
+    return SessionState(VERSION, "", "", applied, seen_at, "", (), (), b"", erased=erased)
 
 
 _decoder = msgspec.msgpack.Decoder(SessionState)
 _marker_decoder = msgspec.msgpack.Decoder(_Marker)
 _encoder = msgspec.msgpack.Encoder()
-_MARKER_START = _encoder.encode(_Marker(0, 0, 0))[:1]
+_MARKER_STARTS = (_encoder.encode((0, 0, 0))[:1], _encoder.encode(_Marker(0, 0, 0))[:1])
+"""Of versions 1 and 2, and of this one."""
 
 
 def encode_state(state: SessionState) -> bytes:
     if state.is_released:
-        return _encoder.encode(_Marker(state.version, state.applied, state.seen_at))
+        return _encoder.encode(_Marker(state.version, state.applied, state.seen_at, state.erased))
     return _encoder.encode(state)
 
 
 def is_marker(value: bytes) -> bool:
-    """Whether it is a released session's record: an array of as many members as only that has."""
-    return value.startswith(_MARKER_START)
+    """Whether it is a released session's record: an array of as many members as only those have."""
+    return value.startswith(_MARKER_STARTS)
 
 
 def decode_state(value: bytes) -> SessionState:
     """Raises FatalError where a later version wrote it: to guess at state would change what a repeated batch gives."""
     try:
         marker = _marker_decoder.decode(value) if is_marker(value) else None
-        state = released(marker.applied, marker.seen_at) if marker else _decoder.decode(value)
+        state = released(marker.applied, marker.seen_at, erased=marker.erased) if marker else _decoder.decode(value)
         version = marker.version if marker else state.version
     except msgspec.DecodeError as error:
         raise FatalError(f"a session's state cannot be read ({type(error).__name__}): {_OTHER_VERSION}") from None

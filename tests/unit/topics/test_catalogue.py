@@ -15,6 +15,7 @@ def test_names_are_the_designs() -> None:
         "replay.sessions",
         "replay.state",
         "replay.dead_letters",
+        "replay.erasures",
     ]
 
 

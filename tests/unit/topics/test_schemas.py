@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from avro.compatibility import ReaderWriterCompatibilityChecker, SchemaCompatibilityType
 
-from pipeline.model.batches import CleanBatch, DeadLetter, RecorderBatch, SessionUpdate
+from pipeline.model.batches import CleanBatch, DeadLetter, Erasure, ErasureRequest, RecorderBatch, SessionUpdate
 from pipeline.topics import schemas
 
 RECORDS = {
@@ -18,6 +18,8 @@ RECORDS = {
     "clean_batch": CleanBatch,
     "session_update": SessionUpdate,
     "dead_letter": DeadLetter,
+    "erasure_request": ErasureRequest,
+    "erasure": Erasure,
 }
 HISTORY = Path(__file__).parents[2] / "data" / "schemas"
 EVERY = pytest.mark.parametrize("stem", sorted(RECORDS))

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline import settings
 from pipeline.errors import FatalError
-from pipeline.model.batches import CleanBatch, DeadLetter, SessionUpdate
+from pipeline.model.batches import CleanBatch, DeadLetter, ErasureRequest, SessionUpdate
 from pipeline.topics.catalogue import catalogue
 from pipeline.topics.codec import Codecs, PinnedIds
 from pipeline.workers.assigned import Assigned, Touched
@@ -80,16 +80,26 @@ class Run:
         )
 
     def send(self, offset: int, at_ms: int, *times: int, batch_id: str | None = None, **changed: Any) -> None:
-        if self.assigned is None:
-            self._begin(Sessions(), 0)
-        assert self.assigned is not None
         one = batch(
             batch_id or f"b{offset}",
             *(line("click", at) for at in times),
             **{"sent_at": at_ms, "received_at": at_ms} | changed,
         )
+        self.take(offset, at_ms, CODEC.encode(one))
+
+    def erase(self, offset: int, at_ms: int) -> None:
+        self.take(
+            offset,
+            at_ms,
+            CODEC.encode(ErasureRequest(tenant="acme", session_id="s1", erasure_id="er_1", asked_at=at_ms)),
+        )
+
+    def take(self, offset: int, at_ms: int, value: bytes) -> None:
+        if self.assigned is None:
+            self._begin(Sessions(), 0)
+        assert self.assigned is not None
         touched: Touched = {}
-        self.assigned.record(Message(offset, CODEC.encode(one), at_ms / 1000), touched)
+        self.assigned.record(Message(offset, value, at_ms / 1000), touched)
         self.assigned.write_states(touched)
 
     def tidy(self, now_ms: int, read_up: bool = True) -> None:
@@ -125,6 +135,25 @@ def test_session_that_comes_back_replaces_no_part_while_it_is_known_that_it_was_
     assert run.parts == ["1", part]
     run.send(2, back + 1, back + 1)
     assert run.parts == ["1", part, part]
+
+
+@pytest.mark.parametrize("restarts", [0, 1, 2])
+def test_erased_session_is_refused_by_every_later_generation_and_nothing_else_is_left_of_its_state(
+    restarts: int,
+) -> None:
+    run = Run()
+    run.send(0, T0, T0, user_id="alice")
+    for _ in range(restarts):
+        run.restart(1)
+    run.erase(1, T0 + 1)
+    for _ in range(restarts):
+        run.restart(2)
+    run.tidy(T0 + 29 * DAY_MS)
+    run.send(2, T0 + 29 * DAY_MS, T0, user_id="alice")
+    assert [each.kind for each in run.outputs.cleans] == ["batch", "erased", "erased"]
+    compacted = dict(run.outputs.states)
+    assert not any(b"alice" in value for value in compacted.values() if value is not None)
+    assert run.live == 0
 
 
 def test_new_session_begins_with_part_one() -> None:

@@ -31,6 +31,13 @@ def test_released_session_keeps_its_offset_its_time_and_its_generation_and_is_li
     assert sessions.get(S1) == Held(released(5, T0), 2)
 
 
+def test_erased_session_stays_erased() -> None:
+    sessions = Sessions()
+    sessions.put(S1, Held(state(5), 1))
+    sessions.put(S1, Held(released(6, T0, erased=True), 1))
+    assert (len(sessions), sessions.get(S1)) == (0, Held(released(6, T0, erased=True), 1))
+
+
 def test_session_that_came_back_is_live_again() -> None:
     sessions = Sessions()
     sessions.put(S1, Held(released(5, T0), 1))

@@ -57,7 +57,22 @@ def test_released_session_is_a_few_bytes_that_come_back() -> None:
     assert not is_marker(encode_state(flow.state))
 
 
-@pytest.mark.parametrize("version", [0, 3])
+def test_marker_of_an_earlier_worker_is_read() -> None:
+    """Versions 1 and 2 wrote three members."""
+    for version in (1, 2):
+        value = msgspec.msgpack.encode([version, 7, T0])
+        assert is_marker(value)
+        assert decode_state(value) == released(7, T0)
+
+
+def test_erased_session_is_a_few_bytes_that_come_back() -> None:
+    left = released(7, T0, erased=True)
+    assert len(encode_state(left)) < 32
+    assert is_marker(encode_state(left))
+    assert decode_state(encode_state(left)) == left
+
+
+@pytest.mark.parametrize("version", [0, 4])
 def test_marker_of_another_version_is_fatal_too(version: int) -> None:
     with pytest.raises(FatalError, match=r"version .* delete replay.state"):
         decode_state(msgspec.msgpack.encode([version, 5, T0]))
