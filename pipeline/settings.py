@@ -109,6 +109,14 @@ class Settings:
     # Objects
     objects_url: str = _setting("", "s3://bucket/prefix or file:///folder; empty: objects/ in REPLAY_HOME")
     objects_endpoint: str = _setting("", "S3 endpoint other than AWS; credentials come from boto3's standard chain")
+    objects_addressing: str = _setting(
+        "", "path or virtual (bucket in the host name); empty: path where an endpoint is set, else boto3's choice"
+    )
+    objects_sse: str = _setting("", "server-side encryption of objects: AES256 or aws:kms; empty: the bucket's own")
+    objects_kms_key: str = _setting("", "key id or ARN for aws:kms; empty: the account's default key")
+    objects_conditional_put: int = _setting(
+        1, "0: the store has no conditional PUT, and you see to it that only one sink ever writes a partition"
+    )
     objects_flush_bytes: int = _setting(
         32 << 20, "payload bytes in one object at most, before compression", unit="bytes"
     )

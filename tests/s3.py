@@ -70,26 +70,27 @@ class Server:
 
     def command(self, folder: Path) -> tuple[str, ...]:
         """Serves what lies in `folder`."""
-        for name in ("data", "sidecar"):
+        for name in ("data", "sidecar", "versions"):
             (folder / name).mkdir(parents=True, exist_ok=True)
         return (
             self.binary, "--port", f"127.0.0.1:{self.port}", "--access", self.access_key, "--secret", self.secret_key,
-            "posix", "--sidecar", str(folder / "sidecar"), str(folder / "data"),
+            "posix", "--sidecar", str(folder / "sidecar"), "--versioning-dir", str(folder / "versions"),
+            str(folder / "data"),
         )  # fmt: skip
 
     def answers(self) -> bool:
         try:
-            self._client().list_buckets()
+            self.client().list_buckets()
         except (ClientError, BotoCoreError):
             return False
         return True
 
     def make_bucket(self, name: str) -> None:
         """Makes the bucket unless it is there."""
-        if name not in {each["Name"] for each in self._client().list_buckets()["Buckets"]}:
-            self._client().create_bucket(Bucket=name)
+        if name not in {each["Name"] for each in self.client().list_buckets()["Buckets"]}:
+            self.client().create_bucket(Bucket=name)
 
-    def _client(self) -> Any:
+    def client(self) -> Any:
         return boto3.session.Session().client(
             "s3",
             endpoint_url=self.endpoint,

@@ -17,7 +17,7 @@ from pipeline.sinks.consume import CleanReader
 from pipeline.sinks.delivery import NOTHING_DONE, Committed, Done, FlushLimits, NeedMore, Taken
 from pipeline.sinks.rows import within_datetime
 from pipeline.sinks.staging import Stage
-from pipeline.storage.blobs import BlobStore, MissingBlobError, open_store
+from pipeline.storage.blobs import BlobStore, MissingBlobError, open_store, require_conditional_put
 from pipeline.storage.blocks import Place, encode_manifest, manifest_key, pack, read_manifest
 from pipeline.storage.clickhouse import ClickHouse
 from pipeline.topics.catalogue import catalogue
@@ -95,8 +95,13 @@ class ObjectStore:
         self._blobs = blobs
         self._warehouse = ClickHouse(settings)
         self._index = Stage(self._warehouse, "blocks")
+        self._probed = False
 
     def open(self, partition: int, committed: Committed | None) -> int:
+        """The first one tries the store. Raises ConfigurationError where it has no conditional PUT."""
+        if not self._probed:
+            require_conditional_put(self._blobs)
+            self._probed = True
         return committed.mark if committed else NOTHING_DONE
 
     def flush(self, partition: int, mark: int, batches: list[Taken]) -> Done | NeedMore:

@@ -17,10 +17,9 @@ from itertools import islice
 from pathlib import Path
 
 from pipeline.errors import RetryableError
-from pipeline.storage.blobs import MissingBlobError
+from pipeline.storage.blobs import LEFT_OVER_AFTER_S, MissingBlobError
 
 _TEMPORARY = ".writing-"
-LEFT_OVER_AFTER_S = 3600
 SWEPT_AT_ONCE = 1_000
 
 
@@ -78,19 +77,12 @@ class DirectoryStore:
             raise _retryable("read", error) from error
 
     def keys(self, prefix: str) -> Iterator[str]:
-        found = []
-        top = self._root / prefix.rpartition("/")[0]
-        try:
-            for folder, _, names in os.walk(top, onerror=_raise):
-                for name in names:
-                    key = (Path(folder) / name).relative_to(self._root).as_posix()
-                    if key.startswith(prefix) and not name.startswith("."):
-                        found.append(key)
-        except (FileNotFoundError, NotADirectoryError):
-            pass  # a folder that is not there has no keys
-        except OSError as error:
-            raise _retryable("list", error) from error
-        return iter(sorted(found))
+        return iter(sorted(key for key in self._walked(prefix) if not key.rpartition("/")[2].startswith(".")))
+
+    def sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
+        for key in self.keys(prefix):
+            with suppress(FileNotFoundError):  # deleted since it was listed
+                yield key, (self._root / key).stat().st_size
 
     def delete(self, key: str) -> None:
         path = self._path(key)
@@ -103,6 +95,27 @@ class DirectoryStore:
         except OSError as error:
             raise _retryable("delete", error) from error
 
+    def purge_versions(self, key: str) -> None:
+        """A replaced file is gone with its last reader."""
+
+    def sweep(self, prefix: str) -> int:
+        left = [key for key in self._walked(prefix) if key.rpartition("/")[2].startswith(_TEMPORARY)]
+        return sum(_removed_if_left(self._root / key) for key in left)
+
+    def _walked(self, prefix: str) -> Iterator[str]:
+        """Every file whose path begins with `prefix`, temporary ones too, in no order."""
+        top = self._root / prefix.rpartition("/")[0]
+        try:
+            for folder, _, names in os.walk(top, onerror=_raise):
+                for name in names:
+                    path = (Path(folder) / name).relative_to(self._root).as_posix()
+                    if path.startswith(prefix):
+                        yield path
+        except (FileNotFoundError, NotADirectoryError):
+            return  # a folder that is not there has no keys
+        except OSError as error:
+            raise _retryable("list", error) from error
+
     def _path(self, key: str) -> Path:
         parts = key.split("/")
         if not key or any(part in {"", ".", ".."} or part.startswith(".") for part in parts):
@@ -114,13 +127,8 @@ class DirectoryStore:
         if folder == self._swept:
             return
         self._swept = folder
-        too_old = time.time() - LEFT_OVER_AFTER_S
         for path in islice(folder.glob(f"{_TEMPORARY}*"), SWEPT_AT_ONCE):
-            try:
-                if path.stat().st_mtime < too_old:
-                    path.unlink()
-            except FileNotFoundError:
-                continue  # another writer's sweep, or its own end
+            _removed_if_left(path)
 
     @contextmanager
     def _written(self, path: Path, body: bytes) -> Iterator[Path]:
@@ -150,6 +158,16 @@ def _make_folder(folder: Path) -> None:
     _make_folder(folder.parent)
     folder.mkdir(exist_ok=True)
     _sync_folder(folder.parent)
+
+
+def _removed_if_left(path: Path) -> bool:
+    try:
+        if path.stat().st_mtime >= time.time() - LEFT_OVER_AFTER_S:
+            return False
+        path.unlink()
+    except FileNotFoundError:
+        return False  # another writer's sweep, or its own end
+    return True
 
 
 def _raise(error: OSError) -> None:

@@ -71,6 +71,19 @@ def test_what_killed_writers_left_is_swept_and_what_is_being_written_stays(tmp_p
     assert sorted(path.name for path in folder.iterdir()) == [".writing-new", Path(KEY).name]
 
 
+def test_a_sweep_finds_what_killed_writers_left_in_any_folder(tmp_path: Path) -> None:
+    store = DirectoryStore(tmp_path)
+    store.put_if_absent(KEY, b"whole")
+    old, new = tmp_path / "replays" / ".writing-old", (tmp_path / KEY).with_name(".writing-new")
+    for path in (old, new):
+        path.write_bytes(b"half")
+    for path in (old, tmp_path / KEY):
+        os.utime(path, (time.time() - 7_200,) * 2)
+    assert store.sweep("elsewhere/") == 0
+    assert store.sweep("replays/") == 1
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == [".writing-new", Path(KEY).name]
+
+
 def test_a_folder_that_cannot_be_written_is_retryable(tmp_path: Path) -> None:
     (tmp_path / "replays").write_text("a file in the way")
     with pytest.raises(RetryableError, match="write"):
