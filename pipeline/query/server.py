@@ -3,6 +3,9 @@
 GET /v1/sessions                  user_id, status, from, to, limit, cursor
 GET /v1/sessions/{id}             all parts of a session; {id}~2 one part
 GET /v1/sessions/{id}/recording   the portable SessionRecording; ?format=ndjson an event a line
+DELETE /v1/sessions/{id}          erasure, with an admin key (see `pipeline.query.erasures`)
+DELETE /v1/users/{id}
+GET /v1/erasures/{id}             how far it is; the certificate once it is done
 GET /healthz, /readyz
 """
 
@@ -20,10 +23,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from pipeline.erasure.requests import Kind
+from pipeline.erasure.service import EraserService
 from pipeline.errors import MalformedError, NotFoundError, RetryableError, UnauthorizedError
-from pipeline.keys import KeyFile
+from pipeline.keys import KeyFile, Role
 from pipeline.observe.problems import HANDLERS, Guard
 from pipeline.observe.serving import serve
+from pipeline.query import erasures
 from pipeline.query.recording import block_places, encode, rebuild
 from pipeline.query.sessions import (
     LIMIT_DEFAULT,
@@ -52,6 +58,7 @@ class Api:
     def __init__(self, settings: Settings) -> None:
         self._keys = KeyFile(settings.keys)
         self._store = open_store(settings)
+        self.eraser = EraserService(settings, self._store)
         self._clients: queue.Queue[ClickHouse] = queue.Queue()
         for _ in range(CLIENTS):
             self._clients.put(ClickHouse(settings))
@@ -76,6 +83,32 @@ class Api:
             headers["Replay-Missing-Blocks"] = str(missing)
         media = "application/json" if form == "portable" else "application/x-ndjson"
         return Response(body, headers=headers, media_type=media)
+
+    async def erase_session(self, request: Request) -> Response:
+        return await self._erase(request, "session")
+
+    async def erase_user(self, request: Request) -> Response:
+        return await self._erase(request, "user")
+
+    async def _erase(self, request: Request, kind: Kind) -> Response:
+        tenant, key, subject = self._tenant(request, "admin"), _key(request), request.path_params["id"]
+
+        def ask() -> dict[str, object]:
+            with self._client() as warehouse:
+                return erasures.ask(warehouse, tenant, kind, subject, key=key)
+
+        asked = await run_in_threadpool(ask)
+        self.eraser.wake()
+        return JSONResponse(asked, 202, {"Location": f"/v1/erasures/{asked['id']}"})
+
+    async def erasure(self, request: Request) -> Response:
+        tenant, wanted = self._tenant(request), request.path_params["id"]
+
+        def look_up() -> dict[str, object]:
+            with self._client() as warehouse:
+                return erasures.look_up(warehouse, tenant, wanted)
+
+        return JSONResponse(await run_in_threadpool(look_up), headers={"Cache-Control": "no-store"})
 
     async def ready(self, _: Request) -> Response:
         await run_in_threadpool(self._ping)
@@ -116,14 +149,21 @@ class Api:
         finally:
             self._clients.put(client)
 
-    def _tenant(self, request: Request) -> str:
-        scheme, _, key = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer":
-            key = request.query_params.get("key", "")
-        tenant = self._keys.tenant_of(key.strip(), "read") if key else None
+    def _tenant(self, request: Request, role: Role = "read") -> str:
+        key = _key(request)
+        tenant = self._keys.tenant_of(key, role) if key else None
         if tenant is None:
-            raise UnauthorizedError("send a read key: Authorization: Bearer <key>")
+            raise UnauthorizedError(
+                f"send {'an admin' if role == 'admin' else 'a read'} key: Authorization: Bearer <key>"
+            )
         return tenant
+
+
+def _key(request: Request) -> str:
+    scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer":
+        key = request.query_params.get("key", "")
+    return key.strip()
 
 
 def _filter(request: Request) -> Filter:
@@ -149,11 +189,17 @@ async def healthy(_: Request) -> Response:
 
 def make_app(settings: Settings) -> Starlette:
     """The ASGI application."""
-    api = Api(settings)
+    return _app(Api(settings))
+
+
+def _app(api: Api) -> Starlette:
     return Starlette(
         routes=[
             Route("/v1/sessions", api.sessions),
             Route("/v1/sessions/{id}", api.session),
+            Route("/v1/sessions/{id}", api.erase_session, methods=["DELETE"]),
+            Route("/v1/users/{id:path}", api.erase_user, methods=["DELETE"]),
+            Route("/v1/erasures/{id}", api.erasure),
             Route("/v1/sessions/{id}/recording", api.recording),
             Route("/healthz", healthy),
             Route("/readyz", api.ready),
@@ -164,5 +210,10 @@ def make_app(settings: Settings) -> Starlette:
 
 
 def run(settings: Settings) -> None:
-    """Serves until SIGTERM."""
-    serve(make_app(settings), host=settings.host, port=settings.api_port)
+    """Serves until SIGTERM, and carries erasures out meanwhile."""
+    api = Api(settings)
+    api.eraser.start()
+    try:
+        serve(_app(api), host=settings.host, port=settings.api_port)
+    finally:
+        api.eraser.stop()

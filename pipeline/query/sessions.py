@@ -58,9 +58,13 @@ class Filter:
     cursor: str | None = None
 
 
+_NOT_ERASED = "close_reason != 'erased'"
+"""What says that a session is erased is for the stores, not for readers."""
+
+
 def list_sessions(warehouse: ClickHouse, tenant: str, wanted: Filter) -> dict[str, Any]:
     """Parts by start, newest first: `{"sessions": […], "next_cursor": …}`; the cursor is null at the end."""
-    conditions, parameters = ["tenant = {tenant:String}"], {"tenant": tenant, "limit": wanted.limit + 1}
+    conditions, parameters = ["tenant = {tenant:String}", _NOT_ERASED], {"tenant": tenant, "limit": wanted.limit + 1}
     if wanted.user_id is not None:
         conditions.append(
             "session_id IN (SELECT session_id FROM {db}.session_users WHERE tenant = {tenant:String} AND user_id = {user:String})"
@@ -94,7 +98,7 @@ def parts_of(warehouse: ClickHouse, tenant: str, wanted: SessionId) -> list[dict
     rows = warehouse.rows(
         f"SELECT {', '.join(_COLUMNS)} FROM {{db}}.sessions FINAL "
         "WHERE tenant = {tenant:String} AND session_id = {session:String} "
-        "AND ({part:String} = '' OR part = {part:String}) ORDER BY started_at, part",
+        f"AND ({{part:String}} = '' OR part = {{part:String}}) AND {_NOT_ERASED} ORDER BY started_at, part",
         tenant=tenant,
         session=wanted.session_id,
         part=wanted.part or "",

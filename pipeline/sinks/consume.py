@@ -21,7 +21,6 @@ from pipeline.errors import FatalError, PoisonError, RetryableError
 from pipeline.observe.ready import notify_ready
 from pipeline.settings import Settings
 from pipeline.sinks.delivery import (
-    Committed,
     Done,
     FlushLimits,
     MovedOnError,
@@ -29,14 +28,13 @@ from pipeline.sinks.delivery import (
     Pending,
     Taken,
     Verdict,
-    commit_metadata,
     is_due,
     judge,
-    read_commit,
 )
 from pipeline.topics import clients
 from pipeline.topics.catalogue import catalogue
 from pipeline.topics.codec import Codecs
+from pipeline.topics.commits import Committed, commit_metadata, read_commit
 from pipeline.topics.registry import schema_ids
 
 CONSUME_AT_ONCE = 500

@@ -6,7 +6,6 @@ that crashed repeats records, and one that slept through a rebalance may leave a
 
 from __future__ import annotations
 
-import re
 import sys
 from dataclasses import dataclass, field
 from enum import Enum
@@ -15,7 +14,6 @@ from pipeline.errors import RetryableError
 from pipeline.model.batches import CleanBatch
 
 NOTHING_DONE = -1
-_COMMIT = re.compile(r"v1 epoch=(\d+) mark=(-?\d+)", re.ASCII)
 
 
 class Verdict(Enum):
@@ -145,27 +143,6 @@ class NeedMore:
 
 
 Flushed = Done | NeedMore
-
-
-@dataclass(frozen=True)
-class Committed:
-    """What a commit remembers: where to go on reading replay.clean, and the mark at that place."""
-
-    clean_offset: int
-    mark: int
-
-
-def commit_metadata(epoch: int, mark: int) -> str:
-    """The text kept with a committed offset. The epoch guards against another life of the raw topic."""
-    return f"v1 epoch={epoch} mark={mark}"
-
-
-def read_commit(clean_offset: int, metadata: str | None, epoch: int) -> Committed | None:
-    """The inverse; None where nothing (of this epoch) was committed."""
-    found = _COMMIT.fullmatch(metadata or "")
-    if clean_offset < 0 or found is None or int(found[1]) != epoch:
-        return None
-    return Committed(clean_offset, int(found[2]))
 
 
 class MovedOnError(RetryableError):

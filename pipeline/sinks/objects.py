@@ -14,13 +14,14 @@ from pipeline.errors import FatalError, PoisonError, RetryableError
 from pipeline.model.blocks import Manifest
 from pipeline.settings import Settings
 from pipeline.sinks.consume import CleanReader
-from pipeline.sinks.delivery import NOTHING_DONE, Committed, Done, FlushLimits, NeedMore, Taken
+from pipeline.sinks.delivery import NOTHING_DONE, Done, FlushLimits, NeedMore, Taken
 from pipeline.sinks.rows import within_datetime
 from pipeline.sinks.staging import Stage
 from pipeline.storage.blobs import BlobStore, MissingBlobError, open_store, require_conditional_put
 from pipeline.storage.blocks import Place, encode_manifest, manifest_key, pack, read_manifest
 from pipeline.storage.clickhouse import ClickHouse
 from pipeline.topics.catalogue import catalogue
+from pipeline.topics.commits import Committed
 
 log = structlog.get_logger()
 

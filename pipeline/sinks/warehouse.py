@@ -14,11 +14,12 @@ import structlog
 
 from pipeline.settings import Settings
 from pipeline.sinks.consume import CleanReader
-from pipeline.sinks.delivery import NOTHING_DONE, Committed, Done, FlushLimits, MovedOnError, NeedMore, Taken
+from pipeline.sinks.delivery import NOTHING_DONE, Done, FlushLimits, MovedOnError, NeedMore, Taken
 from pipeline.sinks.rows import event_rows, minute_rows
 from pipeline.sinks.sessions import SessionReader
 from pipeline.sinks.staging import Stage
 from pipeline.storage.clickhouse import ClickHouse
+from pipeline.topics.commits import Committed
 
 log = structlog.get_logger()
 

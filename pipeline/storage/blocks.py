@@ -179,7 +179,7 @@ def pack(place: Place, retention: str, last: int, batches: Iterable[CleanBatch])
         expires_at=expires_at_s(retention, first.source_at),
         blocks=tuple(blocks),
     )
-    return PackedObject(b"".join([*frames, _skippable(TRAILER_MAGIC, encode_manifest(manifest))]), manifest)
+    return PackedObject(b"".join([*frames, skippable(TRAILER_MAGIC, encode_manifest(manifest))]), manifest)
 
 
 def _encode_lines(lines: list[Line]) -> bytes:
@@ -209,7 +209,7 @@ def decode_manifest(text: bytes) -> Manifest:
 def read_manifest(body: bytes) -> Manifest:
     """The manifest that an object carries, without the blocks that were erased. Raises PoisonError where the object was
     cut short, is not ours, or has neither a block nor an erased one where its trailer says so."""
-    manifest = decode_manifest(_trailer(body))
+    manifest = decode_manifest(trailer(body))
     begins = {block.n: body[block.byte_start : block.byte_start + 4] for block in manifest.blocks}
     if not set(begins.values()) <= {_FRAME_MAGIC, _ERASED_MAGIC}:
         raise PoisonError("bad_object", "the object's trailer names a block where none begins")
@@ -228,11 +228,11 @@ def read_block(frame: bytes, sha256: str) -> list[Line]:
         raise PoisonError("bad_block", f"the block cannot be read ({type(error).__name__})") from None
 
 
-def _skippable(magic: int, payload: bytes) -> bytes:
+def skippable(magic: int, payload: bytes) -> bytes:
     return _SKIPPABLE.pack(magic, len(payload)) + payload
 
 
-def _trailer(body: bytes) -> bytes:
+def trailer(body: bytes) -> bytes:
     """The trailer is the last frame: its magic and length must end exactly where the object ends."""
     position = body.rfind(struct.pack("<I", TRAILER_MAGIC))
     while position >= 0:

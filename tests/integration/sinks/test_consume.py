@@ -16,10 +16,11 @@ from pipeline.errors import RetryableError
 from pipeline.settings import Settings
 from pipeline.sinks import consume
 from pipeline.sinks.consume import CleanReader
-from pipeline.sinks.delivery import NOTHING_DONE, Committed, Done, FlushLimits, MovedOnError, NeedMore, Taken
+from pipeline.sinks.delivery import NOTHING_DONE, Done, FlushLimits, MovedOnError, NeedMore, Taken
 from pipeline.topics import clients
 from pipeline.topics.catalogue import catalogue
 from pipeline.topics.codec import Codecs
+from pipeline.topics.commits import Committed
 from pipeline.topics.registry import schema_ids
 from tests.unit.sinks import clean
 

@@ -14,12 +14,13 @@ import pytest
 import zstandard
 
 from pipeline.settings import Settings
-from pipeline.sinks.delivery import Committed, Done, NeedMore, Taken
+from pipeline.sinks.delivery import Done, NeedMore, Taken
 from pipeline.sinks.objects import ObjectStore
 from pipeline.storage.blocks import MANIFEST_SUFFIX, OBJECT_SUFFIX
 from pipeline.storage.clickhouse import ClickHouse
 from pipeline.storage.directory import DirectoryStore
 from pipeline.storage.migrate import migrate
+from pipeline.topics.commits import Committed
 from tests.integration.sinks.crashes import CrashError, Dying
 from tests.unit.sinks import clean
 from tests.unit.sinks.clean import AUGUST_MS

@@ -1,19 +1,16 @@
-"""What a reader makes of a record, when it must flush and how much, and what a commit remembers."""
+"""What a reader makes of a record, when it must flush and how much."""
 
 from __future__ import annotations
 
 import pytest
 
 from pipeline.sinks.delivery import (
-    Committed,
     FlushLimits,
     Pending,
     Taken,
     Verdict,
-    commit_metadata,
     is_due,
     judge,
-    read_commit,
 )
 from tests.unit.sinks.clean import batch, clicks, lost, part_start
 
@@ -99,24 +96,3 @@ def test_what_is_done_is_forgotten_and_the_rest_keeps_its_sums() -> None:
     rest = len(clicks(7, range(2)).payload)
     assert pending.done(6, now_s=2.0) == 1_007
     assert (pending.mark, pending.last, pending.rows, pending.blocks, pending.payload_bytes) == (6, 7, 2, 1, rest)
-
-
-def test_a_commit_remembers_mark_and_epoch() -> None:
-    assert commit_metadata(3, 41) == "v1 epoch=3 mark=41"
-    assert read_commit(90, "v1 epoch=3 mark=41", 3) == Committed(clean_offset=90, mark=41)
-    assert read_commit(0, "v1 epoch=3 mark=-1", 3) == Committed(clean_offset=0, mark=-1)
-
-
-@pytest.mark.parametrize(
-    ("offset", "metadata"),
-    [
-        (-1001, "v1 epoch=3 mark=4"),
-        (5, "v1 epoch=2 mark=4"),
-        (5, ""),
-        (5, None),
-        (5, "a=b=c"),
-        (5, "v1 epoch=3 mark=x"),
-    ],
-)
-def test_another_epoch_or_no_commit_is_none(offset: int, metadata: str | None) -> None:
-    assert read_commit(offset, metadata, 3) is None

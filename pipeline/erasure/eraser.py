@@ -1,0 +1,356 @@
+"""Carries erasures out, round by round, until nothing is found any more. May be killed anywhere: the next round begins anew.
+
+A round takes the oldest requests together, so that thousands cost few mutations and each object is rewritten once:
+
+ 1. A user's sessions are those known once worker and sinks are past all that was accepted before the round.
+ 2. A request for each session goes into the log; wait until worker, sinks and session reader are past it.
+ 3. `erasures` gets the sessions: from then on guarded inserts refuse them. Only now, or blocks would hide from step 5.
+    Wait for inserts that began before: they may not have seen it.
+ 4. Rows are deleted (`events`, `sessions`).
+ 5. Objects are rewritten on the condition that they are still what was read, then their manifests; old versions go.
+ 6. What they are found by goes last (`blocks`, `session_users`); wait for the mutations, and for the replaced parts.
+ 7. Look again; from 4 once more while anything is found. Then the certificates, and a record on replay.erasures.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from itertools import islice
+from typing import TypeVar
+
+import msgspec
+import pyarrow as pa
+import structlog
+from confluent_kafka import KafkaError, KafkaException, Message
+
+from pipeline.erasure import blocks
+from pipeline.erasure.blocks import Session
+from pipeline.erasure.certificate import Findings, certificate
+from pipeline.erasure.positions import Positions
+from pipeline.erasure.requests import Request, Requests, hashed
+from pipeline.erasure.rows import CONTENT, FINDERS, Rows
+from pipeline.errors import FatalError, PoisonError, RetryableError
+from pipeline.model.batches import Erasure, ErasureRequest, session_key
+from pipeline.settings import Settings
+from pipeline.storage.blobs import BlobStore, MissingBlobError
+from pipeline.storage.blocks import encode_manifest, manifest_key, read_manifest
+from pipeline.storage.clickhouse import ClickHouse
+from pipeline.topics import clients
+from pipeline.topics.catalogue import catalogue
+from pipeline.topics.codec import Codecs
+from pipeline.topics.registry import schema_ids
+
+REQUESTS_AT_ONCE = 200
+SESSIONS_AT_ONCE = 1_000
+LOOK_EVERY_S = 0.5
+TOLD_EVERY_S = 5.0
+ACK_LIMIT_S = 30.0
+REWRITES_MAX = 10
+LOOKS_MAX = 10
+
+log = structlog.get_logger()
+Found = TypeVar("Found")
+
+
+class StoppedError(Exception):
+    """We are told to stop; the next one begins the round anew."""
+
+
+class Eraser:
+    """For one thread. `stop` ends a round between two steps."""
+
+    def __init__(self, settings: Settings, store: BlobStore, stop: threading.Event) -> None:
+        self._settings = settings
+        self._topics = catalogue(settings)
+        self._codecs = Codecs(self._topics, schema_ids(settings))
+        self._store = store
+        self._stop = stop
+        self._warehouse = ClickHouse(settings)
+        self._requests = Requests(self._warehouse)
+        self._rows = Rows(self._warehouse)
+        self._positions = Positions(settings, self._warehouse)
+        self._producer = clients.producer(settings, client_id="replay-eraser")
+        self._round: list[Request] = []
+        self._why: dict[Session, Request] = {}
+        self._told_s = 0.0
+
+    def close(self) -> None:
+        self._positions.close()
+        self._warehouse.close()
+
+    def round(self) -> int:
+        """Carries out the oldest requests; returns how many. Raises RetryableError, after which the round is begun anew."""
+        self._round = self._requests.under_way(REQUESTS_AT_ONCE)
+        resumed = {each.id for each in self._round if each.status == "running"}
+        if any(each.kind == "user" for each in self._round):
+            self._pass(self._positions.raw_ends())
+        asked = {each.id: self._sessions(each) for each in self._round}
+        self._why = {session: each for each in self._round for session in asked[each.id]}
+        found = Findings()
+        left = iter(sorted(self._why))
+        while chunk := list(islice(left, SESSIONS_AT_ONCE)):
+            self._erase(chunk, found)
+        for request in self._round:
+            self._certify(request, asked[request.id], found, resumed=request.id in resumed)
+        return len(self._round)
+
+    def _sessions(self, request: Request) -> list[Session]:
+        if request.kind == "session":
+            return [(request.tenant, request.subject)]
+        return self._rows.sessions_of(request.tenant, request.subject)
+
+    def _erase(self, sessions: Sequence[Session], found: Findings) -> None:
+        found.places |= self._tell_worker(sessions)
+        ends: dict[int, int] = {}
+        for session in sessions:
+            partition, offset = found.places[session]
+            ends[partition] = max(ends.get(partition, 0), offset + 1)
+        self._pass(ends)
+        self._forbid(sessions, found)
+        for _ in range(LOOKS_MAX):
+            if not self._delete(sessions, found):
+                break
+        else:
+            raise RetryableError("rows or blocks of an erased session come again and again: the round is begun anew")
+        self._tell_all(sessions, found)
+
+    # into the log
+
+    def _tell_worker(self, sessions: Sequence[Session]) -> dict[Session, tuple[int, int]]:
+        """Each session's request and where it stands in the log."""
+        places: dict[Session, tuple[int, int]] = {}
+        failed: list[str] = []
+        for tenant, session_id in sessions:
+            request = self._why[tenant, session_id]
+            record = ErasureRequest(
+                tenant=tenant, session_id=session_id, erasure_id=request.id, asked_at=request.asked_at
+            )
+
+            def acked(error: KafkaError | None, message: Message, session: Session = (tenant, session_id)) -> None:
+                partition, offset = message.partition(), message.offset()
+                if error is not None or partition is None or offset is None:
+                    failed.append(error.name() if error is not None else "no place")
+                else:
+                    places[session] = partition, offset
+
+            self._produce(
+                self._topics.batches.name,
+                session_key(tenant, session_id),
+                self._codecs.batches.encode(record),
+                acked,
+            )
+        self._flush(failed)
+        return places
+
+    def _tell_all(self, sessions: Sequence[Session], found: Findings) -> None:
+        """A record of each on replay.erasures."""
+        now_ms = _now_ms()
+        failed: list[str] = []
+        for tenant, session_id in sessions:
+            request = self._why[tenant, session_id]
+            partition, offset = found.places[tenant, session_id]
+            record = Erasure(
+                tenant=tenant,
+                session_id=session_id,
+                erasure_id=request.id,
+                asked_at=request.asked_at,
+                erased_at=now_ms,
+                epoch=self._settings.epoch,
+                source_partition=partition,
+                source_offset=offset,
+            )
+            self._produce(
+                self._topics.erasures.name,
+                session_key(tenant, session_id),
+                self._codecs.erasures.encode(record),
+                lambda error, _: failed.append(error.name()) if error is not None else None,
+            )
+        self._flush(failed)
+
+    def _produce(
+        self, topic: str, key: bytes, value: bytes, acked: Callable[[KafkaError | None, Message], None]
+    ) -> None:
+        try:
+            self._producer.produce(topic, value, key, on_delivery=acked)
+        except (KafkaException, BufferError) as error:
+            raise RetryableError(f"{topic} takes nothing now ({type(error).__name__})") from None
+
+    def _flush(self, failed: list[str]) -> None:
+        left = self._producer.flush(ACK_LIMIT_S)
+        if left or failed:
+            raise RetryableError(f"Kafka did not take what the eraser wrote ({failed[0] if failed else 'no answer'})")
+
+    # waiting
+
+    def _pass(self, ends: dict[int, int]) -> None:
+        """Until worker and sinks are past these offsets of replay.batches, and the session reader past what came of it."""
+        self._until(lambda: self._positions.worker_behind(ends))
+        told = self._positions.session_ends()
+        self._until(lambda: self._positions.sinks_behind(ends))
+        self._until(lambda: self._positions.sessions_behind(told))
+
+    def _until(self, behind: Callable[[], str]) -> None:
+        """Waits, and says for what."""
+        while why := behind():
+            if self._stop.is_set():
+                raise StoppedError
+            if time.monotonic() - self._told_s > TOLD_EVERY_S:
+                self._say(why)
+            self._stop.wait(LOOK_EVERY_S)
+
+    def _say(self, why: str) -> None:
+        self._told_s = time.monotonic()
+        for n, request in enumerate(self._round):
+            self._round[n] = msgspec.structs.replace(
+                request, revision=request.revision + 1, status="running", waits_for=why
+            )
+        for request in self._round:
+            self._requests.write(request)
+        log.info("erasures_wait", requests=len(self._round), why=why)
+
+    # the stores
+
+    def _forbid(self, sessions: Sequence[Session], found: Findings) -> None:
+        """From here on no guarded insert lets them in; those that began earlier are waited for."""
+        rows = [
+            {
+                "tenant": tenant,
+                "session_id": session_id,
+                "epoch": self._settings.epoch,
+                "source_partition": found.places[tenant, session_id][0],
+                "source_offset": found.places[tenant, session_id][1],
+            }
+            for tenant, session_id in sessions
+        ]
+        self._warehouse.insert("erasures", pa.Table.from_pylist(rows, _ERASURES))
+        forbidden_s = time.monotonic()
+
+        def running() -> str:
+            count = self._rows.inserts_before(time.monotonic() - forbidden_s)
+            return f"{count} inserts that began before" if count else ""
+
+        self._until(running)
+
+    def _delete(self, sessions: Sequence[Session], found: Findings) -> bool:
+        """One pass over all stores; whether there was anything."""
+        keys = self._rows.objects(sessions)
+        rows = {table: self._rows.count(table, sessions) for table in (*CONTENT, *FINDERS)}
+        if not keys and not any(rows.values()):
+            return False
+        for table, counts in rows.items():
+            found.add_rows(table, counts)
+        for table in CONTENT:
+            self._rows.delete(table, sessions)
+        for key in keys:
+            if self._stop.is_set():
+                raise StoppedError
+            self._rewrite(key, frozenset(sessions), found)
+        for table in FINDERS:
+            self._rows.delete(table, sessions)
+        tables = (*CONTENT, *FINDERS)
+        self._until(lambda: self._rows.unfinished(tables))
+        self._wait_for_parts(tables)
+        for key in keys:
+            self._look_again(key, frozenset(sessions))
+        return True
+
+    def _wait_for_parts(self, tables: Sequence[str]) -> None:
+        """Until the bytes of what the mutations replaced are gone from the warehouse's disk."""
+        replaced = self._rows.old_parts(tables)
+
+        def still_there() -> str:
+            left = len(replaced & self._rows.old_parts(tables))
+            return f"{left} replaced parts are still on the warehouse's disk" if left else ""
+
+        self._until(still_there)
+
+    def _rewrite(self, key: str, sessions: frozenset[Session], found: Findings) -> None:
+        """The object without the sessions' blocks, on the condition that it is still what was read."""
+        for _ in range(REWRITES_MAX):
+            try:
+                body, etag = self._store.get(key)
+            except MissingBlobError:
+                return  # its class has expired
+            erased = _readable(key, blocks.erase, body, sessions)
+            if erased is None:
+                break
+            if self._store.replace_if_match(key, erased.body, etag):
+                found.blocks.update(erased.blocks)
+                found.bytes.update(erased.bytes)
+                for session in erased.blocks:
+                    found.objects.setdefault(session, set()).add(key)
+                break
+        else:
+            raise RetryableError(f"object {key} changes all the time")
+        self._rewrite_manifest(key)
+        for each in (key, manifest_key(key)):
+            self._store.purge_versions(each)
+
+    def _rewrite_manifest(self, key: str) -> None:
+        """The manifest beside the object says what the object says."""
+        name = manifest_key(key)
+        for _ in range(REWRITES_MAX):
+            body, _ = self._store.get(key)
+            wanted = encode_manifest(_readable(key, read_manifest, body))
+            try:
+                text, etag = self._store.get(name)
+            except MissingBlobError:
+                if self._store.put_if_absent(name, wanted):
+                    return
+                continue
+            if text == wanted or self._store.replace_if_match(name, wanted, etag):
+                return
+        raise RetryableError(f"manifest {name} changes all the time")
+
+    def _look_again(self, key: str, sessions: frozenset[Session]) -> None:
+        try:
+            body, _ = self._store.get(key)
+        except MissingBlobError:
+            return
+        if _readable(key, blocks.holds, body, sessions):
+            raise RetryableError(f"object {key} holds an erased session again")
+
+    # afterwards
+
+    def _certify(self, request: Request, sessions: Sequence[Session], found: Findings, *, resumed: bool) -> None:
+        told = certificate(
+            sessions, found, self._topics, epoch=self._settings.epoch, done_ms=_now_ms(), resumed=resumed
+        )
+        done = msgspec.structs.replace(
+            request,
+            revision=request.revision + 1,
+            status="done",
+            waits_for="",
+            subject=hashed(request.subject) if request.kind == "user" else request.subject,
+            certificate=msgspec.json.encode(told).decode(),
+        )
+        self._requests.write(done)
+        self._rows.delete_other_revisions(done.tenant, done.id, done.revision)
+        log.info("erasure_done", id=request.id, kind=request.kind, sessions=len(sessions))
+
+
+def _readable(key: str, read: Callable[..., Found], *given: object) -> Found:
+    try:
+        return read(*given)
+    except PoisonError as poison:
+        raise FatalError(
+            f"object {key} cannot be read ({poison}), so a session in it cannot be erased: put the right bytes back, or "
+            "delete it with its manifest, and run `replay reindex`"
+        ) from poison
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+_ERASURES = pa.schema(
+    [
+        ("tenant", pa.string()),
+        ("session_id", pa.string()),
+        ("epoch", pa.uint32()),
+        ("source_partition", pa.uint32()),
+        ("source_offset", pa.uint64()),
+    ]
+)

@@ -1,0 +1,102 @@
+"""What was asked to be erased and how far it is, in the warehouse's table `erasure_requests`: one row a revision."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from datetime import UTC, datetime
+from typing import Literal
+
+import msgspec
+import pyarrow as pa
+
+from pipeline.storage.clickhouse import ClickHouse
+
+Kind = Literal["session", "user"]
+Status = Literal["accepted", "running", "done"]
+_ASKED = pa.timestamp("ms", "UTC")
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """`subject` is the session's or the user's id; of a user only its SHA-256 once it is done. `waits_for` says in words
+    what a running one waits for."""
+
+    tenant: str
+    id: str
+    revision: int
+    kind: Kind
+    subject: str
+    asked_by: str
+    asked_at: int
+    status: Status = "accepted"
+    waits_for: str = ""
+    certificate: str = ""
+
+
+_COLUMNS = tuple(field.name for field in msgspec.structs.fields(Request))
+_SELECT = ", ".join("toUnixTimestamp64Milli(asked_at)" if name == "asked_at" else name for name in _COLUMNS)
+_SCHEMA = pa.schema([(name, {"revision": pa.uint64(), "asked_at": _ASKED}.get(name, pa.string())) for name in _COLUMNS])
+
+
+def fingerprint(key: str) -> str:
+    """Which key it was, for those who have it."""
+    return "sha256:" + hashlib.sha256(key.encode()).hexdigest()[:16]
+
+
+def hashed(user_id: str) -> str:
+    """What stays of a user's id."""
+    return "sha256:" + hashlib.sha256(user_id.encode()).hexdigest()
+
+
+class Requests:
+    """Every method may raise RetryableError."""
+
+    def __init__(self, warehouse: ClickHouse) -> None:
+        self._warehouse = warehouse
+
+    def ask(self, tenant: str, kind: Kind, subject: str, *, key: str, now_ms: int) -> Request:
+        """A new request, or the one that is under way for the same."""
+        for each in self._find(
+            "tenant = {tenant:String} AND kind = {kind:String} AND subject = {subject:String} AND status != 'done'",
+            tenant=tenant,
+            kind=kind,
+            subject=subject,
+        ):
+            return each
+        made = Request(
+            tenant=tenant,
+            id=f"er_{secrets.token_hex(12)}",
+            revision=1,
+            kind=kind,
+            subject=subject,
+            asked_by=fingerprint(key),
+            asked_at=now_ms,
+        )
+        self.write(made)
+        return made
+
+    def get(self, tenant: str, request_id: str) -> Request | None:
+        found = self._find("tenant = {tenant:String} AND id = {id:String}", tenant=tenant, id=request_id)
+        return found[0] if found else None
+
+    def under_way(self, limit: int) -> list[Request]:
+        """Those not done, the oldest first."""
+        return self._find("status != 'done'", limit=limit)
+
+    def write(self, request: Request) -> None:
+        """A later revision replaces an earlier one."""
+        columns = msgspec.structs.asdict(request)
+        self._warehouse.insert("erasure_requests", pa.Table.from_pylist([columns], _SCHEMA))
+
+    def _find(self, where: str, *, limit: int = 1, **parameters: str) -> list[Request]:
+        rows = self._warehouse.rows(
+            f"SELECT {_SELECT} FROM {{db}}.erasure_requests FINAL WHERE {where} ORDER BY asked_at, id LIMIT {limit:d}",
+            **parameters,
+        )
+        return [Request(**dict(zip(_COLUMNS, row, strict=True))) for row in rows]
+
+
+def iso(at_ms: int) -> str:
+    """ms since 1970 → ISO 8601 UTC."""
+    at = datetime.fromtimestamp(at_ms / 1000, UTC)
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
