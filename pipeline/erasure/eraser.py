@@ -208,7 +208,7 @@ class Eraser:
             )
         for request in self._round:
             self._requests.write(request)
-        log.info("erasures_wait", requests=len(self._round), why=why)
+        log.debug("erasures_wait", requests=len(self._round), why=why)
 
     # the stores
 
