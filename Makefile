@@ -36,7 +36,7 @@ check: setup ## format, lint, types, direction of imports
 bench: setup ## the rates of the README, as ratios to named baselines
 	$(BIN)/python -m tests.bench
 
-chaos: setup ## 200 kills, stops and outages while recordings flow, then an exact account (SEED=… ACTIONS=… choose)
+chaos: setup ## 210 kills, stops and outages while recordings flow, then an exact account (SEED=… ACTIONS=… choose)
 	$(BIN)/python -m tests.chaos
 
 lock: ## compile the hashed requirement files anew (needs uv); both pin the same versions
