@@ -3,10 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo test check bench chaos lock up clean
+.PHONY: help setup demo test check bench chaos chaos-sinks lock up clean
 
 help: ## what there is
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 $(VENV)/.installed: requirements-dev.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with: make PYTHON=python3.11 …")'
@@ -36,8 +36,11 @@ check: setup ## format, lint, types, direction of imports
 bench: setup ## the rates of the README, as ratios to named baselines
 	$(BIN)/python -m tests.bench
 
-chaos: setup ## 200 kills, stops and outages while recordings flow, then an exact account (SEED=… ACTIONS=… choose)
+chaos: setup ## 210 kills, stops and outages while recordings flow, then an exact account (SEED=… ACTIONS=… choose)
 	$(BIN)/python -m tests.chaos
+
+chaos-sinks: setup ## 300 short rounds: sinks and stores struck in the middle of a flush, each event in both stores once (SEED=… ROUNDS=… choose)
+	$(BIN)/python -m tests.chaos.sinks
 
 lock: ## compile the hashed requirement files anew (needs uv); both pin the same versions
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --all-extras -q -o requirements-dev.lock pyproject.toml

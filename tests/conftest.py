@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import secrets
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pipeline import settings as settings_table
-from pipeline.local import kafka, process
-from pipeline.local.parts import child_environ
-from pipeline.local.ports import free_ports, is_taken
 from pipeline.settings import Settings
 from pipeline.storage.migrate import migrate
 from pipeline.topics import clients
 from pipeline.topics.catalogue import catalogue
-from tests.support import eventually
-
-BROKER_LIMIT_S = 60.0
-WAREHOUSE_LIMIT_S = 30.0
-STOP_LIMIT_S = 10.0
+from tests import services
 
 
 @pytest.fixture(scope="session")
@@ -35,30 +25,17 @@ def services_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def broker(services_home: Path) -> Iterator[Settings]:
     """A real broker on a free port; the settings say which."""
-    (port,) = free_ports(1)
-    settings = dataclasses.replace(settings_table.load(), home=services_home / "broker", kafka_port=port)
-    command = kafka.prepare(settings, quiet=True)
-    running = process.start(command, dict(os.environ), services_home / "kafka.log")
-    try:
-        eventually(lambda: kafka.answers(settings), within_s=BROKER_LIMIT_S, why="the broker answers")
+    settings, service = services.broker(services_home / "broker")
+    with service.running():
         yield settings
-    finally:
-        _stop(running)
 
 
 @pytest.fixture(scope="session")
 def engine(services_home: Path) -> Iterator[Settings]:
     """The embedded warehouse on a free port; the settings say which."""
-    (port,) = free_ports(1)
-    settings = dataclasses.replace(settings_table.load(), home=services_home / "engine", warehouse_port=port)
-    settings.home.mkdir()
-    command = [sys.executable, "-m", "pipeline.local.warehouse"]
-    running = process.start(command, child_environ(settings), services_home / "warehouse.log")
-    try:
-        eventually(lambda: is_taken(port), within_s=WAREHOUSE_LIMIT_S, why="the warehouse listens")
+    settings, service = services.warehouse(services_home / "engine")
+    with service.running():
         yield settings
-    finally:
-        _stop(running)
 
 
 @pytest.fixture
@@ -98,12 +75,3 @@ def with_both(with_topics: Settings, with_tables: Settings) -> Settings:
 def _own_names() -> dict[str, str]:
     word = secrets.token_hex(4)
     return {"topic_prefix": f"t{word}.", "worker_group": f"{word}-workers", "sink_group": f"{word}-sink"}
-
-
-def _stop(running: subprocess.Popen[bytes]) -> None:
-    running.terminate()
-    try:
-        running.wait(STOP_LIMIT_S)
-    except subprocess.TimeoutExpired:
-        running.kill()
-        running.wait()

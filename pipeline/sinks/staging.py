@@ -2,12 +2,14 @@
 
 The staging table is in memory and this process's own. If the warehouse is restarted in between, the staged rows are gone
 and the insert moves fewer, or none: so the stage is counted after the insert, and only a full stage proves a full insert.
+A statement that was given up may still be carried out, late: after an error a stage is never used again.
 """
 
 from __future__ import annotations
 
 import os
 import secrets
+import time
 from typing import Any
 
 import pyarrow as pa
@@ -19,6 +21,8 @@ from pipeline.storage.clickhouse import ClickHouse
 log = structlog.get_logger()
 
 LEFT_OVER_AFTER_S = 3600
+RENEWED_AFTER_S = LEFT_OVER_AFTER_S // 2
+"""A stage in use is never as old as one that is taken for left over."""
 _WHOLE_BLOCKS = (
     "max_threads = 1, max_insert_threads = 1, min_insert_block_size_rows = 10000000, min_insert_block_size_bytes = 0"
 )
@@ -31,20 +35,21 @@ class Stage:
     def __init__(self, warehouse: ClickHouse, target: str) -> None:
         self._warehouse = warehouse
         self._target = target
-        self._name = f"stage_{target}_{os.getpid()}_{secrets.token_hex(4)}"
-        self._made = False
+        self._empty: str | None = None
+        """The table that is ready for use."""
+        self._made_at_s = 0.0
+        self._given_up: list[str] = []
 
     def insert(self, rows: pa.Table, *, token: str, guard: str, **parameters: Any) -> None:
         """Moves those rows for which `guard` (an SQL condition over the target's columns; `{stage}` is the staging
         table) holds. Raises RetryableError where it is unknown whether all went in: insert them again then."""
         if rows.num_rows == 0:
             return
-        if not self._made:
-            self._make(rows)
-        stage = f"{{db}}.{self._name}"
+        name = self._take_up(rows)
+        self._given_up.append(name)  # until all has gone well
+        stage = f"{{db}}.{name}"
         columns = ", ".join(rows.column_names)
-        self._warehouse.command(f"TRUNCATE TABLE {stage}")
-        self._warehouse.insert(self._name, rows)
+        self._warehouse.insert(name, rows)
         self._warehouse.command(
             f"INSERT INTO {{db}}.{self._target} ({columns}) "
             f"SETTINGS insert_deduplicate = 1, insert_deduplication_token = '{token}', {_WHOLE_BLOCKS} "
@@ -55,9 +60,18 @@ class Stage:
         if left != rows.num_rows:
             raise RetryableError(f"the warehouse lost {rows.num_rows - left} staged rows: it was restarted")
         self._warehouse.command(f"TRUNCATE TABLE {stage}")
+        self._given_up.remove(name)
+        self._empty = name
 
-    def _make(self, rows: pa.Table) -> None:
-        """Makes the table, and drops those that crashed processes left behind."""
+    def _take_up(self, rows: pa.Table) -> str:
+        if self._empty and time.monotonic() - self._made_at_s > RENEWED_AFTER_S:
+            self._given_up.append(self._empty)
+            self._empty = None
+        name, self._empty = self._empty, None
+        return name or self._make(rows)
+
+    def _make(self, rows: pa.Table) -> str:
+        """A new table's name. Drops those that were given up, and those that crashed processes left behind."""
         left_over = self._warehouse.rows(
             "SELECT name FROM system.tables WHERE database = {database:String} AND startsWith(name, {prefix:String}) "
             "AND metadata_modification_time < now() - {age:UInt32}",
@@ -65,20 +79,26 @@ class Stage:
             prefix=f"stage_{self._target}_",
             age=LEFT_OVER_AFTER_S,
         )
-        for (name,) in left_over:
-            self._warehouse.command(f"DROP TABLE IF EXISTS {{db}}.{name}")
+        self._drop([*self._given_up, *(name for (name,) in left_over)])
+        self._given_up.clear()
+        name = f"stage_{self._target}_{os.getpid()}_{secrets.token_hex(4)}"
         columns = ", ".join(rows.column_names)
         self._warehouse.command(
-            f"CREATE TABLE IF NOT EXISTS {{db}}.{self._name} ENGINE = Memory EMPTY AS SELECT {columns} FROM {{db}}.{self._target}"
+            f"CREATE TABLE IF NOT EXISTS {{db}}.{name} ENGINE = Memory EMPTY AS SELECT {columns} FROM {{db}}.{self._target}"
         )
-        self._made = True
+        self._made_at_s = time.monotonic()
+        return name
 
     def drop(self) -> None:
-        """Where the warehouse is away the table is left over, for whoever makes a later one: a stop does not fail for it."""
-        if not self._made:
-            return
+        """Where the warehouse is away tables are left over, for whoever makes a later one: a stop does not fail for it."""
+        own = [*self._given_up, *([self._empty] if self._empty else [])]
         try:
-            self._warehouse.command(f"DROP TABLE IF EXISTS {{db}}.{self._name}")
-            self._made = False
+            self._drop(own)
+            self._empty = None
+            self._given_up.clear()
         except RetryableError as error:
-            log.warning("stage_left_over", table=self._name, why=str(error))
+            log.warning("stage_left_over", tables=own, why=str(error))
+
+    def _drop(self, names: list[str]) -> None:
+        for name in names:
+            self._warehouse.command(f"DROP TABLE IF EXISTS {{db}}.{name}")

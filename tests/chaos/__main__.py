@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.chaos.run import run
 
-ACTIONS = 200
+ACTIONS = 210
 
 
 def main() -> int:

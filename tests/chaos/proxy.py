@@ -11,24 +11,42 @@ import random
 import socket
 import struct
 import threading
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal, get_args
 
 Fault = Literal[
-    "answers-500", "answers-503", "exception", "reset", "silent", "request-cut", "answer-lost", "answer-late"
+    "answers-500", "answers-503", "exception", "reset", "silent", "request-cut", "request-late", "answer-lost",
+    "answer-late",
 ]  # fmt: skip
 FAULTS: tuple[Fault, ...] = get_args(Fault)
 """Before anything is done: an error of a balancer, one of ClickHouse, a reset, silence until the client gives up.
-Half done: the store gets half the request. Done: the answer is lost by a reset, or never comes."""
+Half done: the store gets half the request. Done: the answer is lost by a reset, or never comes; or the request comes late,
+when the client has given it up and perhaps tried again."""
 
 SHARE = 0.5
 """How many of the requests a fault strikes: some get through, so that every step of a flush is struck at some time."""
 STORE_LIMIT_S = 60.0
 EXCEPTIONS = {241: "MEMORY_LIMIT_EXCEEDED", 252: "TOO_MANY_PARTS", 202: "TOO_MANY_SIMULTANEOUS_QUERIES", 242: "TABLE_IS_READ_ONLY"}  # fmt: skip
 _OWN_FRAMING = frozenset({"transfer-encoding", "content-length", "connection", "keep-alive", "expect"})
+
+
+def _nothing() -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Strike:
+    """What happens to one request. `applied` runs when the store has done it, before the client hears of it; `late_s` is how
+    long after the client gave up a late request comes."""
+
+    fault: Fault | None = None
+    applied: Callable[[], None] = _nothing
+    late_s: float = 0.0
 
 
 class FaultProxy:
@@ -44,6 +62,7 @@ class FaultProxy:
         self._share = SHARE
         self.struck: Counter[str] = Counter()
         """Requests struck, by fault."""
+        self._under_way = 0
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
         self._server.daemon_threads = True
         self._server.proxy = self  # type: ignore[attr-defined]
@@ -69,13 +88,28 @@ class FaultProxy:
             with self._lock:
                 self._fault = None
 
-    def next_fault(self) -> Fault | None:
+    def next_strike(self) -> Strike:
         """What happens to the request that has just come; counted."""
         with self._lock:
             if self._fault is None or self._random.random() >= self._share:
-                return None
+                return Strike()
             self.struck[self._fault] += 1
-            return self._fault
+            return Strike(self._fault)
+
+    @property
+    def idle(self) -> bool:
+        """No request is under way, a late one included."""
+        return self._under_way == 0
+
+    @contextmanager
+    def under_way(self) -> Iterator[None]:
+        with self._lock:
+            self._under_way += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._under_way -= 1
 
     def an_exception(self) -> int:
         with self._lock:
@@ -91,7 +125,11 @@ class _Handler(BaseHTTPRequestHandler):
     def do_any(self) -> None:
         body = self._body()
         proxy: FaultProxy = self.server.proxy  # type: ignore[attr-defined]
-        fault = proxy.next_fault()
+        with proxy.under_way():
+            self._answer(proxy, body, proxy.next_strike())
+
+    def _answer(self, proxy: FaultProxy, body: bytes, strike: Strike) -> None:
+        fault = strike.fault
         if fault == "answers-500":
             self._say(500, {}, b"Internal Server Error")
         elif fault == "answers-503":
@@ -105,11 +143,15 @@ class _Handler(BaseHTTPRequestHandler):
         elif fault == "silent":
             self._stay_silent()
         else:
-            self._pass_on(proxy, body, fault)
+            if fault == "request-late":
+                self._stay_silent()
+                time.sleep(strike.late_s)  # the lateness itself
+            self._pass_on(proxy, body, strike)
 
     do_GET = do_POST = do_PUT = do_HEAD = do_DELETE = do_any
 
-    def _pass_on(self, proxy: FaultProxy, body: bytes, fault: Fault | None) -> None:
+    def _pass_on(self, proxy: FaultProxy, body: bytes, strike: Strike) -> None:
+        fault = strike.fault
         store = proxy.connection()
         try:
             store.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
@@ -131,11 +173,12 @@ class _Handler(BaseHTTPRequestHandler):
             return
         finally:
             store.close()
+        strike.applied()
         if fault == "answer-lost":
             self._reset()
         elif fault == "answer-late":
             self._stay_silent()
-        else:
+        elif fault != "request-late":
             headers = {name: value for name, value in answer.getheaders() if name.lower() not in _OWN_FRAMING}
             length = answer.getheader("Content-Length") if self.command == "HEAD" else None
             self._say(answer.status, headers, content, length=length)

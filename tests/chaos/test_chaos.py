@@ -13,7 +13,7 @@ from tests.chaos.schedule import JOINED_MAX, PARTS, schedule, told
 from tests.support import need
 
 SEED = 2_114
-ACTIONS = 17
+ACTIONS = 18
 
 
 def test_schedule_is_the_seeds() -> None:

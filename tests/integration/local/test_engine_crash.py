@@ -7,18 +7,18 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import clickhouse_connect
 import pyarrow as pa
 import pytest
 
-from pipeline import settings as settings_table
-from pipeline.local import process
 from pipeline.local.parts import child_environ
-from pipeline.local.ports import free_ports, is_taken
+from pipeline.local.ports import free_ports
 from pipeline.settings import Settings
-from tests.support import eventually
+from tests import services
+from tests.services import Service
 
 KILLS = 3
 BLOCK_ROWS = 20_000
@@ -28,22 +28,12 @@ TABLE = (
 )
 
 
+@dataclass(frozen=True)
 class Engine:
     """A warehouse process of its own that can be killed."""
 
-    def __init__(self, settings: Settings, log: Path) -> None:
-        self.settings, self._log = settings, log
-        self.running: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        command = [sys.executable, "-m", "pipeline.local.warehouse"]
-        self.running = process.start(command, child_environ(self.settings), self._log)
-        eventually(lambda: is_taken(self.settings.warehouse_port), within_s=30, why="the warehouse listens")
-
-    def kill(self) -> None:
-        if self.running is not None:
-            self.running.kill()
-            self.running.wait()
+    settings: Settings
+    service: Service
 
     def client(self):  # type: ignore[no-untyped-def]
         return clickhouse_connect.get_client(
@@ -53,12 +43,9 @@ class Engine:
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[Engine]:
-    (port,) = free_ports(1)
-    settings = dataclasses.replace(settings_table.load({}), home=tmp_path, warehouse_port=port)
-    found = Engine(settings, tmp_path / "log")
-    found.start()
-    yield found
-    found.kill()
+    settings, service = services.warehouse(tmp_path / "engine")
+    with service.running():
+        yield Engine(settings, service)
 
 
 def test_blocks_sent_again_after_a_kill_are_there_exactly_once(engine: Engine) -> None:
@@ -67,7 +54,7 @@ def test_blocks_sent_again_after_a_kill_are_there_exactly_once(engine: Engine) -
     for _ in range(KILLS):
         with engine.client() as client:
             client.command(TABLE)
-        kill = threading.Timer(0.3, engine.kill)
+        kill = threading.Timer(0.3, engine.service.kill)
         kill.start()
         try:
             client = engine.client()
@@ -77,7 +64,7 @@ def test_blocks_sent_again_after_a_kill_are_there_exactly_once(engine: Engine) -
         except Exception:  # whatever the client makes of a server that is gone
             repeated += 1
         kill.join()
-        engine.start()
+        engine.service.start()
         with engine.client() as client:
             insert(client, block)  # nobody knows whether it is there
             block += 1
@@ -99,7 +86,7 @@ def insert(client, block: int) -> None:  # type: ignore[no-untyped-def]
     client.insert_arrow("crash", rows, settings={"insert_deduplication_token": f"block-{block}", "async_insert": 0})
 
 
-def test_a_second_warehouse_on_the_same_data_is_refused(engine: Engine, tmp_path: Path) -> None:
+def test_a_second_warehouse_on_the_same_data_is_refused(engine: Engine) -> None:
     (port,) = free_ports(1)
     environ = child_environ(dataclasses.replace(engine.settings, warehouse_port=port))
     done = subprocess.run(
@@ -111,4 +98,4 @@ def test_a_second_warehouse_on_the_same_data_is_refused(engine: Engine, tmp_path
         timeout=60,
     )
     assert done.returncode == 1
-    assert f"another warehouse process owns {tmp_path / 'warehouse'}" in done.stderr
+    assert f"another warehouse process owns {engine.settings.home / 'warehouse'}" in done.stderr

@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Iterator
 
 import pytest
 
-from pipeline.local import process
-from tests import s3
-from tests.support import eventually
-
-START_LIMIT_S = 30.0
+from tests import s3, services
 
 
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[s3.Server]:
-    folder = tmp_path_factory.mktemp("s3")
-    server = s3.a_server()
-    running = process.start(server.command(folder), dict(os.environ), folder / "versitygw.log")
-    try:
-        eventually(server.answers, within_s=START_LIMIT_S, why="the S3 server answers")
+    server, service = services.s3_server(tmp_path_factory.mktemp("s3") / "server")
+    with service.running():
         yield server
-    finally:
-        running.terminate()
-        running.wait(10)
 
 
 @pytest.fixture
