@@ -30,7 +30,7 @@ _CLOSING = frozenset(["click", "submit", "navigation", "initial_state", _META])
 _IN_SIGHT = frozenset([*_KNOWN_TYPES, *range(7)]) - _CLOSING - {"input", _FULL_SNAPSHOT, _INCREMENT}
 """Types of events whose data is only scanned."""
 _MUTATION, _INTERACTION, _INPUT = 0, 2, 5
-_CLOSING_INTERACTIONS = frozenset([2, 5, 6])  # click, focus, blur
+_CLOSING_INTERACTIONS = (2, 5, 6)  # click, focus, blur; no set, since what a client sends may not be hashable
 _INPUT_TYPES_PERSONAL = frozenset(["email", "tel"])
 
 
@@ -137,7 +137,7 @@ class Redactor:
             for index in small:
                 out[index] = self._walked(out[index], None)
             return
-        values = [bytes(out[index].data) for index in small]
+        values = [out[index].data for index in small]
         for at, left in splice(values, self._rules, self._counts):
             event = out[small[at]]
             out[small[at]] = self._walked(event, None) if left is None else _with(event, left)

@@ -148,6 +148,13 @@ def test_typed_text_hides_behind_no_number_that_cannot_be_read() -> None:
         cleaned((3, b'{"type":1e999,"source":5,"text":"hunter2","id":7}'), typed=Typed((7,)))
 
 
+@pytest.mark.parametrize("kind", ["[2]", '{"type":2}'])
+def test_interaction_whose_type_is_no_number_is_no_click(kind: str) -> None:
+    """A click would close the run, and the value, whole then, would stay."""
+    (typed, _), _, _ = cleaned(rrweb_typing(7, "Lane"), (3, f'{{"source":2,"type":{kind},"id":7}}'.encode()))
+    assert typed["text"] == "****"
+
+
 def test_nesting_beyond_the_bound_is_refused() -> None:
     with pytest.raises(RecursionError):
         cleaned(
