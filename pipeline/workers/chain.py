@@ -62,7 +62,7 @@ _KNOWN_TYPES = frozenset([*PORTABLE_TYPES, *range(7)])
 SOURCES = frozenset({"portable", "rrweb", "posthog"})
 
 
-class Outcome(msgspec.Struct, frozen=True):
+class Outcome(msgspec.Struct, frozen=True, gc=False):
     """What one raw record becomes. `state` is None where the record belongs to no session. `refused` is what a dead letter
     is to be made of (see `refusal`)."""
 
@@ -142,8 +142,8 @@ def lost(first: int, last: int, where: Where, rules: Rules) -> CleanBatch:
 
 
 def _check_envelope(batch: RecorderBatch) -> None:
-    for name in ("tenant", "session_id", "window_id"):
-        if not is_id(getattr(batch, name)):
+    for name, text in (("tenant", batch.tenant), ("session_id", batch.session_id), ("window_id", batch.window_id)):
+        if not is_id(text):
             raise PoisonError("bad_envelope", f"{name} is not 1 to 128 characters of A-Z a-z 0-9 _ . : -")
     if not is_batch_id(batch.batch_id):
         raise PoisonError("bad_envelope", "batch_id is not 1 to 128 characters of A-Z a-z 0-9 _ . : - (and /k)")
@@ -170,9 +170,9 @@ def _clean_envelope(batch: RecorderBatch, rules: Rules, redacted: Counter[str]) 
     """What describes the page and the client leaves in clean records, session updates and state too; ids and the user stay:
     they are what a session is found by."""
     page, redaction = batch.metadata, rules.redaction.of(batch.tenant)
-    version, url, agent = (
-        _clean_line(text, redaction, redacted) for text in (batch.client_version or "", page.url, page.user_agent)
-    )
+    version = _clean_line(batch.client_version or "", redaction, redacted)
+    url = _clean_line(page.url, redaction, redacted)
+    agent = _clean_line(page.user_agent, redaction, redacted)
     if url is not page.url or agent is not page.user_agent:
         batch = msgspec.structs.replace(batch, metadata=msgspec.structs.replace(page, url=url, user_agent=agent))
     if batch.client_version and version is not batch.client_version:
@@ -226,10 +226,7 @@ class _Run:
         hashed: bytes,
         redacted: Counter[str],
     ) -> None:
-        window = _NEW_WINDOW
-        for each in state.windows if state else ():
-            if each.window_id == batch.window_id:
-                window = each
+        window = _window_of(state, batch.window_id)
         self._redacted = redacted
         self._redactor = Redactor(rules.redaction.of(batch.tenant), window.typed, redacted)
         url = self._redactor.page(batch.metadata.url)
@@ -291,8 +288,8 @@ class _Run:
             redacted=dict(sorted(self._redacted.items())),
             late=self._late > 0,
         )
-        updates = tuple(update(part, state, self._rules, where.partition, 2 * where.offset) for part in touched)
-        return Outcome(state, clean, updates, refused=refused)
+        updates = [update(part, state, self._rules, where.partition, 2 * where.offset) for part in touched]
+        return Outcome(state, clean, tuple(updates), None, refused)
 
     def _through(self) -> tuple[list[SessionEvent], list[PartStart]]:
         """Every event to its part, then through throttle and redaction: (kept events, where parts begin among them)."""
@@ -339,6 +336,13 @@ class _Run:
         own = Window(window_id, moves, scrolls, self._redactor.typed, gates.other_stretches)
         others = [each for each in (self._state.windows if self._state else ()) if each.window_id != window_id]
         return (*others[-(WINDOWS_MAX - 1) :], own)
+
+
+def _window_of(state: SessionState | None, window_id: str) -> Window:
+    for each in state.windows if state else ():
+        if each.window_id == window_id:
+            return each
+    return _NEW_WINDOW
 
 
 def _is_old(batch: RecorderBatch, events: list[SessionEvent], where: Where, rules: Rules) -> bool:

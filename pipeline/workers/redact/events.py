@@ -147,7 +147,8 @@ class Redactor:
 
     def _is_about_fields(self, data: bytes) -> bool:
         """Whether a mutation may make form fields known or be about one that is known: most are not, and go with the rest."""
-        return not self._gated or _TAG_NAME in data or b"\\u" in data or self._book.is_named_in(data)
+        is_escaped = b"\\" in data and b"\\u" in data  # one byte is found much faster than two
+        return not self._gated or is_escaped or _TAG_NAME in data or self._book.is_named_in(data)
 
     def _in_order(self, event: SessionEvent) -> SessionEvent:
         """A snapshot or a mutation."""

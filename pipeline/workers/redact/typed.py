@@ -21,7 +21,7 @@ _NAME = re.compile(r"""(?:\[name=["']?([^"'\]>]{1,80})["']?\]|#([^\s.#>\[\]:]{1,
 _DIGITS = re.compile(r"[0-9+() ./-]*", re.ASCII)
 
 
-class Typed(msgspec.Struct, frozen=True, array_like=True):
+class Typed(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Sensitive fields of one window. `flooded`: there were more than can be remembered; all typing is masked. `names` are
     hashes of the names of fields whose values were masked, the latest FIELDS_MAX."""
 
