@@ -226,7 +226,10 @@ class _Run:
         hashed: bytes,
         redacted: Counter[str],
     ) -> None:
-        window = _window_of(state, batch.window_id)
+        window = _NEW_WINDOW
+        for each in state.windows if state else ():
+            if each.window_id == batch.window_id:
+                window = each
         self._redacted = redacted
         self._redactor = Redactor(rules.redaction.of(batch.tenant), window.typed, redacted)
         url = self._redactor.page(batch.metadata.url)
@@ -289,7 +292,7 @@ class _Run:
             late=self._late > 0,
         )
         updates = [update(part, state, self._rules, where.partition, 2 * where.offset) for part in touched]
-        return Outcome(state, clean, tuple(updates), None, refused)
+        return Outcome(state, clean, tuple(updates), refused=refused)
 
     def _through(self) -> tuple[list[SessionEvent], list[PartStart]]:
         """Every event to its part, then through throttle and redaction: (kept events, where parts begin among them)."""
@@ -336,13 +339,6 @@ class _Run:
         own = Window(window_id, moves, scrolls, self._redactor.typed, gates.other_stretches)
         others = [each for each in (self._state.windows if self._state else ()) if each.window_id != window_id]
         return (*others[-(WINDOWS_MAX - 1) :], own)
-
-
-def _window_of(state: SessionState | None, window_id: str) -> Window:
-    for each in state.windows if state else ():
-        if each.window_id == window_id:
-            return each
-    return _NEW_WINDOW
 
 
 def _is_old(batch: RecorderBatch, events: list[SessionEvent], where: Where, rules: Rules) -> bool:
