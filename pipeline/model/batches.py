@@ -3,6 +3,7 @@
 The Avro schemas in `schemas/` are the contract and carry the doc of every field; these structs have the same fields
 in the same order, one for one (a test compares them). Times are milliseconds since 1970 UTC. A payload is compact
 NDJSON: one event a line, `{"type":…,"timestamp":…,"data":{…}}`, no newline at its end, empty when there is no event.
+None of them refers to itself, so the garbage collector need not look at them.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def session_key(tenant: str, session_id: str) -> bytes:
     return f"{tenant}:{session_id}".encode()
 
 
-class Metadata(msgspec.Struct, frozen=True, kw_only=True):
+class Metadata(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The page as the client described it; empty or 0 where it did not."""
 
     user_agent: str = ""
@@ -56,7 +57,7 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True):
     url: str = ""
 
 
-class RecorderBatch(msgspec.Struct, frozen=True, kw_only=True):
+class RecorderBatch(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """replay.batches: what one client sent at once for one session and window, decoded and admitted, not yet safe."""
 
     tenant: str
@@ -78,7 +79,7 @@ class RecorderBatch(msgspec.Struct, frozen=True, kw_only=True):
     payload: bytes
 
 
-class ErasureRequest(msgspec.Struct, frozen=True, kw_only=True):
+class ErasureRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """On replay.batches, at its place in the order: forget this session; what stands before goes, what comes after is refused."""
 
     tenant: str
@@ -87,14 +88,14 @@ class ErasureRequest(msgspec.Struct, frozen=True, kw_only=True):
     asked_at: int
 
 
-class PartStart(msgspec.Struct, frozen=True, kw_only=True):
+class PartStart(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """From event `index` of the payload on, events belong to `part`."""
 
     index: int
     part: str
 
 
-class CleanBatch(msgspec.Struct, frozen=True, kw_only=True):
+class CleanBatch(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """replay.clean: what the worker made of exactly one source offset (or, kind `lost`, of a range that retention took).
 
     received_events = event_count + throttled + repeated + erased + dead_lettered, always.
@@ -136,7 +137,7 @@ class CleanBatch(msgspec.Struct, frozen=True, kw_only=True):
     late: bool
 
 
-class SessionUpdate(msgspec.Struct, frozen=True, kw_only=True):
+class SessionUpdate(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """replay.sessions: one part of a session as known after `revision`; a later revision replaces an earlier one."""
 
     tenant: str
@@ -176,7 +177,7 @@ class SessionUpdate(msgspec.Struct, frozen=True, kw_only=True):
     clock_correction_ms: int = 0
 
 
-class Erasure(msgspec.Struct, frozen=True, kw_only=True):
+class Erasure(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """replay.erasures: nothing of this session is left in the stores."""
 
     tenant: str
@@ -189,7 +190,7 @@ class Erasure(msgspec.Struct, frozen=True, kw_only=True):
     source_offset: int
 
 
-class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """replay.dead_letters: a record that could not be processed, its bytes and where it stood."""
 
     stage: Literal["worker", "warehouse", "objects"]

@@ -62,7 +62,7 @@ _KNOWN_TYPES = frozenset([*PORTABLE_TYPES, *range(7)])
 SOURCES = frozenset({"portable", "rrweb", "posthog"})
 
 
-class Outcome(msgspec.Struct, frozen=True):
+class Outcome(msgspec.Struct, frozen=True, gc=False):
     """What one raw record becomes. `state` is None where the record belongs to no session. `refused` is what a dead letter
     is to be made of (see `refusal`)."""
 
@@ -142,8 +142,8 @@ def lost(first: int, last: int, where: Where, rules: Rules) -> CleanBatch:
 
 
 def _check_envelope(batch: RecorderBatch) -> None:
-    for name in ("tenant", "session_id", "window_id"):
-        if not is_id(getattr(batch, name)):
+    for name, text in (("tenant", batch.tenant), ("session_id", batch.session_id), ("window_id", batch.window_id)):
+        if not is_id(text):
             raise PoisonError("bad_envelope", f"{name} is not 1 to 128 characters of A-Z a-z 0-9 _ . : -")
     if not is_batch_id(batch.batch_id):
         raise PoisonError("bad_envelope", "batch_id is not 1 to 128 characters of A-Z a-z 0-9 _ . : - (and /k)")
@@ -170,9 +170,9 @@ def _clean_envelope(batch: RecorderBatch, rules: Rules, redacted: Counter[str]) 
     """What describes the page and the client leaves in clean records, session updates and state too; ids and the user stay:
     they are what a session is found by."""
     page, redaction = batch.metadata, rules.redaction.of(batch.tenant)
-    version, url, agent = (
-        _clean_line(text, redaction, redacted) for text in (batch.client_version or "", page.url, page.user_agent)
-    )
+    version = _clean_line(batch.client_version or "", redaction, redacted)
+    url = _clean_line(page.url, redaction, redacted)
+    agent = _clean_line(page.user_agent, redaction, redacted)
     if url is not page.url or agent is not page.user_agent:
         batch = msgspec.structs.replace(batch, metadata=msgspec.structs.replace(page, url=url, user_agent=agent))
     if batch.client_version and version is not batch.client_version:
@@ -291,8 +291,8 @@ class _Run:
             redacted=dict(sorted(self._redacted.items())),
             late=self._late > 0,
         )
-        updates = tuple(update(part, state, self._rules, where.partition, 2 * where.offset) for part in touched)
-        return Outcome(state, clean, updates, refused=refused)
+        updates = [update(part, state, self._rules, where.partition, 2 * where.offset) for part in touched]
+        return Outcome(state, clean, tuple(updates), refused=refused)
 
     def _through(self) -> tuple[list[SessionEvent], list[PartStart]]:
         """Every event to its part, then through throttle and redaction: (kept events, where parts begin among them)."""

@@ -66,7 +66,7 @@ class Refused:
     batch: RecorderBatch
 
 
-class Timed(msgspec.Struct, frozen=True):
+class Timed(msgspec.Struct, frozen=True, gc=False):
     """A batch's events by the corrected clock and within the age limits. `session_correction_ms` is what the session's
     state is to hold: None where no live batch has been judged yet."""
 

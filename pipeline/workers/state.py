@@ -1,6 +1,7 @@
 """What a worker remembers of a session between batches, and how that is written to replay.state.
 
 Bounded: PARTS_MAX parts, WINDOWS_MAX windows, BATCH_IDS_MAX hashed batch ids. Never a recorded value but URLs and user ids.
+None of them refers to itself, so the garbage collector need not go through the states of all sessions.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _OTHER_VERSION = (
 )
 
 
-class Watched(msgspec.Struct, frozen=True, array_like=True):
+class Watched(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A window whose clicks are followed: its newest event's time, and the times of those clicks that nothing answered yet."""
 
     window_id: str
@@ -38,7 +39,7 @@ class Watched(msgspec.Struct, frozen=True, array_like=True):
     clicks: tuple[int, ...] = ()
 
 
-class Part(msgspec.Struct, array_like=True):
+class Part(msgspec.Struct, array_like=True, gc=False):
     """One part of a session: all that its SessionUpdate says. Times in ms since 1970, client's clock. A state's own part
     is never changed: see `sessionize.OpenPart`."""
 
@@ -73,7 +74,7 @@ class Part(msgspec.Struct, array_like=True):
     """The windows used last, where the source tells what a click did."""
 
 
-class Window(msgspec.Struct, frozen=True, array_like=True):
+class Window(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One browser tab's gates, and which of its fields are sensitive."""
 
     window_id: str
@@ -84,7 +85,7 @@ class Window(msgspec.Struct, frozen=True, array_like=True):
     """By the name that REPLAY_THROTTLE has for the type."""
 
 
-class SessionState(msgspec.Struct, frozen=True, array_like=True):
+class SessionState(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """All of one session. `applied` is the source offset up to which its outputs exist; `seen_at` is stream time; from
     `full_at_us` of stream time on its bucket is full. What the state of an earlier worker lacks has its default."""
 
@@ -110,7 +111,7 @@ class SessionState(msgspec.Struct, frozen=True, array_like=True):
         return not self.parts
 
 
-class _Marker(msgspec.Struct, frozen=True, array_like=True):
+class _Marker(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The record of a released session."""
 
     version: int

@@ -33,8 +33,7 @@ class Gate:
 
     def __init__(self, gap_ms: int, stretches: Stretches = ()) -> None:
         self._gap = gap_ms
-        self._lows = [low for low, _ in stretches]
-        self._highs = [high for _, high in stretches]
+        self._lows, self._highs = map(list, zip(*stretches, strict=True)) if stretches else ([], [])
 
     def admit(self, at_ms: int) -> bool:
         """Whether an event at this time is kept; if so it is remembered. A difference of exactly the gap is kept."""

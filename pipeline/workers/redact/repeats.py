@@ -100,8 +100,8 @@ class Repeats:
 
 
 def _is_spelled_oddly(data: bytes) -> bool:
-    """JSON may write any character as an escape."""
-    return b"\\u" in data or b"\\/" in data
+    """JSON may write any character as an escape. One byte is looked for first: that is many times faster than two."""
+    return b"\\" in data and (b"\\u" in data or b"\\/" in data)
 
 
 def _may_say(data: bytes, spellings: list[str]) -> bool:

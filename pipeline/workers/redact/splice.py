@@ -16,6 +16,7 @@ import json
 import re
 from bisect import bisect_right
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby
 from typing import Any
@@ -253,11 +254,11 @@ class _Splice:
 
 
 def splice(
-    values: list[bytes], rules: Redaction, counts: Counter[str], book: TypedBook | None = None
+    values: Sequence[bytes], rules: Redaction, counts: Counter[str], book: TypedBook | None = None
 ) -> list[tuple[int, bytes | None]]:
     """(index, the value as it may leave) of those raw JSON values that change; None where the full walk must decide: nothing
     of that value is counted then. With a `book` give one value."""
-    data = values[0] if len(values) == 1 else b"\n".join(values)
+    data = b"\n".join(values)
     find = rules.gates.find_field if _ATTRIBUTES in data else rules.gates.find
     hit = find(data)
     if hit is None:
@@ -272,7 +273,9 @@ def splice(
     changed: list[tuple[int, bytes | None]] = [(value, None) for value in way.unsure]
     for value, pieces in groupby(way.pieces, lambda piece: bisect_right(ends, piece.start)):
         if value not in way.unsure:
-            changed.append((value, _put(values[value], ends[value] - len(values[value]) - 1, list(pieces), counts)))
+            changed.append(
+                (value, _put(bytes(values[value]), ends[value] - len(values[value]) - 1, list(pieces), counts))
+            )
     return changed
 
 

@@ -18,10 +18,11 @@ NODES_MAX = 128
 FIELDS_MAX = 64
 _NAME = re.compile(r"""(?:\[name=["']?([^"'\]>]{1,80})["']?\]|#([^\s.#>\[\]:]{1,80}))[^>]*\Z""")
 """An element path's last step tells the field's name, or its id, which mostly is the same."""
+_ID = re.compile(rb'"id"\s*:\s*(0|-?[1-9][0-9]{0,15})(?![0-9])')
 _DIGITS = re.compile(r"[0-9+() ./-]*", re.ASCII)
 
 
-class Typed(msgspec.Struct, frozen=True, array_like=True):
+class Typed(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Sensitive fields of one window. `flooded`: there were more than can be remembered; all typing is masked. `names` are
     hashes of the names of fields whose values were masked, the latest FIELDS_MAX."""
 
@@ -71,12 +72,12 @@ class TypedBook:
 
     def names_again(self, mark: tuple[int, bool], data: bytes) -> bool:
         """Whether raw JSON has a node that became known since the mark more than once."""
-        fresh = list(self.nodes)[mark[0] :]
-        return bool(fresh) and len(_named(tuple(fresh)).findall(data)) != len(fresh)
+        fresh = set(list(self.nodes)[mark[0] :])
+        return bool(fresh) and sum([node in fresh for node in _ids(data)]) != len(fresh)
 
     def is_named_in(self, data: bytes) -> bool:
         """Whether raw JSON may be about a node that is known."""
-        return bool(self.nodes) and _named(tuple(self.nodes)).search(data) is not None
+        return bool(self.nodes) and not self.nodes.keys().isdisjoint(_ids(data))
 
     def know_node(self, node: int) -> None:
         self.flooded = self.flooded or (node not in self.nodes and len(self.nodes) >= NODES_MAX) or abs(node) >> 53 > 0
@@ -106,9 +107,9 @@ class TypedBook:
         return self._typed if left == self._typed else left
 
 
-@functools.lru_cache(256)
-def _named(nodes: tuple[int, ...]) -> re.Pattern[bytes]:
-    return re.compile(rb'"id"\s*:\s*(?:%b)(?![0-9])' % b"|".join(b"%d" % each for each in nodes))
+def _ids(data: bytes) -> list[int]:
+    """The node ids that raw JSON tells, of those that can be known."""
+    return [int(each) for each in _ID.findall(data)]
 
 
 @functools.lru_cache(4096)

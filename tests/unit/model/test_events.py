@@ -9,8 +9,12 @@ import pytest
 
 from pipeline.model.events import SessionEvent, decode_payload, encode_payload, repair_surrogates
 
+LONG = b"[" + b"1," * 4_000
+"""Lines so long that line breaks are looked for in another way."""
 
-@pytest.mark.parametrize("data", [b'{"x":\n1}', b"[1,\r\n2]", b'"\\n"', b"null", b'{"a":{"b":\n\n[]}}'])
+
+@pytest.mark.parametrize("data", [b'{"x":\n1}', b"[1,\r\n2]", b'"\\n"', b"null", b'{"a":{"b":\n\n[]}}',
+                                  LONG + b"2]", LONG + b"\n2]", LONG + b'2,\n\n"\\n"\n]'])  # fmt: skip
 def test_an_event_is_one_line_and_its_data_means_the_same(data: bytes) -> None:
     events = [SessionEvent("click", 1, msgspec.Raw(data)), SessionEvent(3, 2, msgspec.Raw(b"{}"))]
     lines = encode_payload(events).split(b"\n")

@@ -148,6 +148,29 @@ def test_typed_text_hides_behind_no_number_that_cannot_be_read() -> None:
         cleaned((3, b'{"type":1e999,"source":5,"text":"hunter2","id":7}'), typed=Typed((7,)))
 
 
+@pytest.mark.parametrize(
+    ("node", "spelled", "is_masked"),
+    [(7, b'"id":7', True), (7, b'"id" : \n7', True), (0, b'"id":0', True), (-7, b'"id":-7', True), (7, b'"id":77', False),
+     (7, b'"id":-7', False), (7, b'"note":7', False), (2**53 - 1, b'"id":9007199254740991', True)],
+)  # fmt: skip
+def test_text_of_a_known_node_is_masked_however_its_id_is_spelled(node: int, spelled: bytes, is_masked: bool) -> None:
+    (out,), _, _ = cleaned((3, b'{"source":0,"texts":[{%b,"value":"Lane"}]}' % spelled), typed=Typed((node,)))
+    assert out["texts"][0]["value"] == ("****" if is_masked else "Lane")
+
+
+def test_field_that_a_mutation_adds_is_known_though_its_members_names_are_escaped() -> None:
+    field = rb'{"type":2,"tag\u004eame":"input","attributes":{"type":"password"},"childNodes":[],"id":7}'
+    (_, typed, _), _, _ = cleaned((3, b'{"source":0,"adds":[{"node":%b}]}' % field), rrweb_typing(7, "Lane"), CLICK)
+    assert typed["text"] == "****"
+
+
+@pytest.mark.parametrize("kind", ["[2]", '{"type":2}'])
+def test_interaction_whose_type_is_no_number_is_no_click(kind: str) -> None:
+    """A click would close the run, and the value, whole then, would stay."""
+    (typed, _), _, _ = cleaned(rrweb_typing(7, "Lane"), (3, f'{{"source":2,"type":{kind},"id":7}}'.encode()))
+    assert typed["text"] == "****"
+
+
 def test_nesting_beyond_the_bound_is_refused() -> None:
     with pytest.raises(RecursionError):
         cleaned(
