@@ -235,9 +235,10 @@ def _put(data: bytes, member: bytes, value: str, left: str) -> bytes:
 
 
 def _what(data: bytes) -> tuple[Any, Any]:
-    """(source, type) of an rrweb increment; told from its first bytes where they are as rrweb writes them."""
+    """(source, type) of an rrweb increment; told from its first bytes where they are as rrweb writes them: once, and no name
+    is written with escapes, which rrweb never does."""
     source = _SOURCES.get(data[:_HEAD_BYTES])
-    if source is not None and data.count(_SOURCE) == 1:
+    if source is not None and data.count(_SOURCE) == 1 and not (b"\\" in data and b"\\u" in data):
         if source != _INTERACTION:
             return source, None
         kind = _INTERACTIONS.get(data[_HEAD_BYTES:_TYPE_BYTES])

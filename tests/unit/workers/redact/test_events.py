@@ -229,3 +229,11 @@ def test_text_of_a_style_stays_where_the_node_says_so() -> None:
     (out,), _, counts = cleaned((3, {"source": 0, "texts": [], "adds": [{"parentId": 8, "node": node}]}))
     assert out["adds"][0]["node"] == node
     assert not counts
+
+
+@pytest.mark.parametrize("plain", [0, 1, 2, 3])
+def test_typed_text_hides_behind_no_source_that_is_spelled_twice(plain: int) -> None:
+    """A JSON reader believes the last member of a name, however it is spelled."""
+    data = b'{"source":%d,"type":0,"\\u0073ource":5,"text":"hunter2","id":7}' % plain
+    (out,), _, _ = cleaned((3, data), typed=Typed(nodes=(7,)))
+    assert out["text"] == "*" * 7
