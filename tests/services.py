@@ -32,8 +32,19 @@ class Service:
 
     def start(self) -> None:
         """Returns when it answers. From the main thread only (see `process.start`)."""
+        self.launch()
+        eventually(lambda: self._answers() or not self.runs, within_s=START_LIMIT_S, why=f"{self._log.stem} answers")
+        assert self.runs, f"{self._log.stem} ended before it answered: {self._log} says why"
+
+    def ensure(self) -> None:
+        """It answers when this returns."""
+        if not (self.runs and self._answers()):
+            self.kill()
+            self.start()
+
+    def launch(self) -> None:
+        """Does not wait for it."""
         self._running = process.start(self._command, self._environ, self._log)
-        eventually(self._answers, within_s=START_LIMIT_S, why=f"{self._log.stem} answers")
 
     @property
     def runs(self) -> bool:

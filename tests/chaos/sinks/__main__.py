@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import shutil
@@ -17,6 +18,7 @@ ROUNDS = 20 * DECK
 
 
 def main() -> int:
+    logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)  # we ask while it is away, too
     first = int(os.environ.get("SEED") or secrets.randbelow(1 << 24) * DECK)
     rounds = int(os.environ.get("ROUNDS") or ROUNDS)
     folder = Path(tempfile.mkdtemp(prefix="replay-chaos-sinks-"))

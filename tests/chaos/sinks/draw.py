@@ -55,7 +55,7 @@ EVERYTHING = tuple(
     (wire, blow) for wire in WIRES for blow in BLOWS if not (wire == "objects" and blow.fault == "exception")
 )
 
-_STEPS: dict[Wire, int] = {"rows": 10, "index": 7, "objects": 5}
+_STEPS: dict[Wire, int] = {"rows": 14, "index": 14, "objects": 8}
 """A flush's requests and some more: every step of it may be the one that is struck."""
 _TIMES_OUT = frozenset({"silent", "request-late", "answer-late"})
 

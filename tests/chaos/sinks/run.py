@@ -35,13 +35,17 @@ from tests import s3, services
 from tests.chaos.sinks import account, draw, log
 from tests.chaos.sinks.wire import Member, Sink, StruckWire
 from tests.services import Service
+from tests.support import eventually
 
+START_LIMIT_S = 60.0
 ROUND_LIMIT_S = 90.0
 STOP_LIMIT_S = 15.0
 LATE_LIMIT_S = 10.0
 LOOK_EVERY_S = 0.05
+ASK_EVERY_S = 0.5
+"""The stores, whether all has arrived: each question costs them time."""
 PORTIONS = 5
-PORTION_S = 0.5
+PORTION_S = 0.4
 """The topics grow while the sinks work: flushes come by age as well as by size."""
 LIVES_MAX = 40
 BUCKET = "replays"
@@ -58,6 +62,10 @@ class World:
     warehouse: Service
     s3: s3.Server
     objects: Service
+
+    @property
+    def stores(self) -> tuple[Service, Service]:
+        return self.warehouse, self.objects
 
 
 @contextmanager
@@ -80,6 +88,7 @@ class Running:
         self._portions = 0
         self._members: list[Member] = []
         self.lives: Counter[str] = Counter()
+        self._to_forget = False
         self._warehouse = ClickHouse(self.settings)
         ports = {"rows": world.engine.warehouse_port, "index": world.engine.warehouse_port, "objects": world.s3.port}
         self._wires = {
@@ -107,9 +116,17 @@ class Running:
         producer = clients.producer(self.settings, client_id="test")
         for sink in SINKS:
             self._start(sink)
-        began = time.monotonic()
-        while not self._over():
+        for member in self._members:
+            eventually(lambda: member.is_ready, within_s=START_LIMIT_S, why=f"{member.sink} starts")  # noqa: B023
+        for wire in self._wires.values():
+            wire.arm()
+        began = asked_at = time.monotonic()
+        while True:
             now = time.monotonic()
+            if now - asked_at >= ASK_EVERY_S:
+                asked_at = now
+                if self._over():
+                    return
             assert now - began < ROUND_LIMIT_S, f"not within {ROUND_LIMIT_S:.0f} s: {self._lacks()}"
             if self._portions < PORTIONS and now - began >= self._portions * PORTION_S:
                 self._write(producer)
@@ -173,14 +190,17 @@ class Running:
 
     def _revive(self) -> None:
         """What a supervisor does; and who sleeps wakes when its time is over and another has taken over."""
-        self._revive_stores()
+        for store in self._world.stores:
+            if not store.runs:
+                store.launch()
+                self._to_forget = True
+        self._forget_tokens()
         for member in list(self._members):
             assert member.popen is not None
             if member.popen.poll() is not None:
                 self._members.remove(member)
                 member.ready.close()
-                if all(end.idle for end in member.proxies):
-                    self._forget_tokens()
+                self._to_forget |= all(end.idle for end in member.proxies)
                 if not self._others(member):
                     self._start(member.sink)
             elif member.sleeps:
@@ -190,12 +210,6 @@ class Running:
                 elif time.monotonic() > member.sleeps + member.for_s and (others[0].is_ready or self._slept_in(member)):
                     member.wake()
 
-    def _revive_stores(self) -> None:
-        for store in (self._world.warehouse, self._world.objects):
-            if not store.runs:
-                store.start()
-                self._forget_tokens()
-
     def _others(self, member: Member) -> list[Member]:
         return [each for each in self._members if each.sink == member.sink and each is not member]
 
@@ -204,13 +218,17 @@ class Running:
         return member.sleeps is not None and time.monotonic() > member.sleeps + 10
 
     def _forget_tokens(self) -> None:
-        """As if so many blocks had gone in meanwhile that the dedup window knows nothing of before: no sink relies on it alone."""
+        """As if so many blocks had gone in meanwhile, after somebody died, that the dedup window knows nothing of before: no
+        sink relies on it alone."""
+        if not self._to_forget:
+            return
         with contextlib.suppress(RetryableError):
             for table in TABLES:
                 for window in (0, 20_000):
                     self._warehouse.command(
                         f"ALTER TABLE {{db}}.{table} MODIFY SETTING non_replicated_deduplication_window = {window}"
                     )
+            self._to_forget = False
 
     def _stop(self) -> None:
         """All end as they are told; late requests come in before the account."""
@@ -226,6 +244,8 @@ class Running:
         while not all(wire.idle for wire in self._wires.values()):
             assert time.monotonic() < until, "a request is under way for ever"
             time.sleep(LOOK_EVERY_S)
+        for store in self._world.stores:
+            store.ensure()
 
     def _end(self) -> None:
         """Nothing of the round is left but its folder."""
@@ -236,7 +256,8 @@ class Running:
             member.ready.close()
         for wire in self._wires.values():
             wire.close()
-        self._revive_stores()
+        for store in self._world.stores:
+            store.ensure()
         self._warehouse.command("DROP DATABASE {db}")
         self._warehouse.close()
         admin = clients.admin(self.settings)

@@ -41,13 +41,13 @@ def test_the_rounds_of_ci_have_one_and_four_partitions_and_both_object_stores() 
 @pytest.mark.parametrize("partitions", PARTITIONS)
 @pytest.mark.parametrize("seed", range(3))
 def test_the_truth_has_no_hole_and_what_is_written_has_all_of_it_and_more(seed: int, partitions: int) -> None:
+    passed_over: Counter[str] = Counter()
     for each in log.draw(seed, partitions):
         wanted = 0
         for batch in each.truth:
             assert batch.source_offset == wanted
             wanted = batch.source_last_offset + 1
         taken = -1
-        passed_over: Counter[str] = Counter()
         for batch in each.written:
             if batch.epoch != log.EPOCH:
                 passed_over["another epoch's"] += 1
@@ -58,7 +58,7 @@ def test_the_truth_has_no_hole_and_what_is_written_has_all_of_it_and_more(seed: 
             else:
                 taken = batch.source_last_offset
         assert taken == each.truth[-1].source_last_offset
-        assert len(passed_over) == 3
+    assert len(passed_over) == 3
 
 
 @pytest.mark.parametrize("partitions", PARTITIONS)

@@ -62,12 +62,17 @@ class StruckWire:
         self._port, self._store, self._own_host = port, store, own_host
         self._lock = threading.Lock()
         self._waiting = list(strikes)
+        self._armed = False
         self._seen = 0
         self._ends: list[_End] = []
 
     @property
     def waiting(self) -> list[Strike]:
         return list(self._waiting)
+
+    def arm(self) -> None:
+        """From now on requests count."""
+        self._armed = True
 
     def opened(self, member: Member) -> proxy.FaultProxy:
         """The member's own end of it."""
@@ -87,7 +92,7 @@ class StruckWire:
     def met(self, member: Member) -> proxy.Strike:
         """What happens to the request that a member has just sent."""
         with self._lock:
-            if not self._waiting:
+            if not self._waiting or not self._armed:
                 return proxy.Strike()
             strike = self._waiting[0]
             self._seen += 1
