@@ -21,10 +21,12 @@ be rebuilt from the objects alone. An erased block is a skippable frame of the s
 from __future__ import annotations
 
 import hashlib
+import re
 import struct
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TypeVar
 
 import msgspec
@@ -47,6 +49,13 @@ _SKIPPABLE = struct.Struct("<II")
 BLOCK_BYTES_MAX = 1 << 30
 MANIFEST_SUFFIX = ".manifest.json"
 OBJECT_SUFFIX = ".jsonl.zst"
+PREFIX = "replays/v1/retention="
+
+_KEY = re.compile(
+    rf"{re.escape(PREFIX)}([^/]+)/date=(\d{{4}}-\d{{2}}-\d{{2}})/hour=\d{{2}}/[^/]+"
+    rf"(?:{re.escape(OBJECT_SUFFIX)}|{re.escape(MANIFEST_SUFFIX)})",
+    re.ASCII,
+)
 
 SOURCE_AT_MAX_MS = 253_402_300_799_999
 """The end of the year 9999, the last with four digits."""
@@ -111,7 +120,19 @@ def object_key(place: Place, retention: str, first: int, source_at_ms: int) -> s
     at = time.gmtime(min(max(source_at_ms, 0), SOURCE_AT_MAX_MS) // 1000)
     day, hour = time.strftime("%Y-%m-%d", at), time.strftime("%H", at)
     name = f"{place.topic}-{place.epoch}-{place.partition}-{first}{OBJECT_SUFFIX}"
-    return f"replays/v1/retention={retention}/date={day}/hour={hour}/{name}"
+    return f"{PREFIX}{retention}/date={day}/hour={hour}/{name}"
+
+
+def class_and_day(key: str) -> tuple[str, int] | None:
+    """(retention class, ms of the day's begin) of an object's or manifest's key; None where it is neither."""
+    found = _KEY.fullmatch(key)
+    if found is None:
+        return None
+    try:
+        day = datetime.strptime(found[2], "%Y-%m-%d").replace(tzinfo=UTC)
+    except ValueError:
+        return None
+    return found[1], int(day.timestamp()) * 1000
 
 
 def manifest_key(key: str) -> str:
@@ -165,8 +186,10 @@ def pack(place: Place, retention: str, last: int, batches: Iterable[CleanBatch])
     """All of one class's batches up to source offset `last` → one object. At least one batch must have an event."""
     gathered: dict[_Head, _Gathered] = {}
     first: CleanBatch | None = None
+    last_at = 0
     for batch in batches:
         first = first or batch
+        last_at = max(last_at, batch.source_at)
         tails = _decoded(batch, _decode_tails)
         for part, start, end in _parts(batch, len(tails)):
             if start == end:
@@ -211,7 +234,7 @@ def pack(place: Place, retention: str, last: int, batches: Iterable[CleanBatch])
         first=first.source_offset,
         last=last,
         retention=retention,
-        expires_at=expires_at_s(retention, first.source_at),
+        expires_at=expires_at_s(retention, last_at),  # when the last of it may go
         blocks=tuple(blocks),
     )
     return PackedObject(b"".join([*frames, skippable(TRAILER_MAGIC, encode_manifest(manifest))]), manifest)
