@@ -6,6 +6,7 @@ their formats alone. A test that finds nothing must have found it before by the 
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,10 +23,11 @@ _FRAME = b"\x28\xb5\x2f\xfd"
 def files_with(folder: Path, text: str) -> list[str]:
     """The files below `folder` that hold the text, packed or not; those that vanish while it looks do not."""
     found = []
-    for path in sorted(each for each in folder.rglob("*") if each.is_file()):
+    paths = [Path(inside) / name for inside, _, names in os.walk(folder) for name in names]
+    for path in sorted(paths):
         try:
             body = path.read_bytes()
-        except FileNotFoundError:
+        except OSError:
             continue
         if any(text.encode() in piece for piece in (body, *_unpacked(body))):
             found.append(path.relative_to(folder).as_posix())

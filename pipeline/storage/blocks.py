@@ -203,7 +203,8 @@ def pack(place: Place, retention: str, last: int, batches: Iterable[CleanBatch])
             block.times += [tail.timestamp for tail in mine]
             block.texts.append(_encode_tails(mine))
     assert first is not None, "an object holds at least one batch"
-    frames, blocks, position = [EMPTY_FRAME], [], len(EMPTY_FRAME)
+    frames: list[bytes] = []
+    blocks, position = [], len(EMPTY_FRAME)
     compressor = zstandard.ZstdCompressor(level=LEVEL, write_content_size=True)
     for n, (head, block) in enumerate(gathered.items()):
         frame = compressor.compress(_lines(head, block.texts))
@@ -237,7 +238,12 @@ def pack(place: Place, retention: str, last: int, batches: Iterable[CleanBatch])
         expires_at=expires_at_s(retention, last_at),  # when the last of it may go
         blocks=tuple(blocks),
     )
-    return PackedObject(b"".join([*frames, skippable(TRAILER_MAGIC, encode_manifest(manifest))]), manifest)
+    return PackedObject(assemble(manifest, frames), manifest)
+
+
+def assemble(manifest: Manifest, frames: list[bytes]) -> bytes:
+    """The object: the blocks' frames as they lie in the manifest, the empty one before them, the trailer behind."""
+    return b"".join([EMPTY_FRAME, *frames, skippable(TRAILER_MAGIC, encode_manifest(manifest))])
 
 
 _TAIL_BEGINS = b'{"timestamp":'

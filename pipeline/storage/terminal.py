@@ -13,6 +13,7 @@ from pipeline.observe import logs
 from pipeline.settings import Settings
 from pipeline.storage.blobs import open_store
 from pipeline.storage.clickhouse import ClickHouse
+from pipeline.storage.pins import Pins
 from pipeline.storage.retain import classes, expired, lifecycle, retain
 
 
@@ -23,7 +24,7 @@ from pipeline.storage.retain import classes, expired, lifecycle, retain
 def retain_command(settings: Settings, dry_run: bool, as_rules: bool) -> None:
     """Remove replay objects whose retention is over, for stores without a lifecycle: once a day will do.
 
-    Rows of the warehouse go by their TTL. Copies of pinned sessions stay.
+    Rows of the warehouse go by their TTL. Pinned sessions stay, and what came of them since they were pinned is pinned too.
     """
     logs.configure(settings.log_level, part="retain")
     store = open_store(settings)
@@ -37,6 +38,8 @@ def retain_command(settings: Settings, dry_run: bool, as_rules: bool) -> None:
     objects: dict[str, int] = defaultdict(int)
     size: dict[str, int] = defaultdict(int)
     try:
+        if not dry_run:
+            Pins(warehouse, store).complete()
         for each in expired(store, now_s) if dry_run else retain(store, warehouse, now_s):
             objects[each.retention] += 1
             size[each.retention] += each.size
