@@ -16,6 +16,7 @@ from pipeline.keys import DEFAULT_TENANT, KeyFile, Role
 from pipeline.observe import logs
 from pipeline.query.terminal import sessions_command, show_command
 from pipeline.settings import Settings
+from pipeline.storage.terminal import retain_command
 from pipeline.topics.terminal import dead_letters_group
 from pipeline.workers.redact.terminal import redact, rules_group
 
@@ -208,6 +209,7 @@ def migrate(settings: Settings) -> None:
 
 
 main.add_command(dead_letters_group)
+main.add_command(retain_command)
 main.add_command(sessions_command)
 main.add_command(show_command)
 

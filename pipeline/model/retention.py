@@ -10,6 +10,9 @@ DAY_MS = 86_400_000
 EXPIRES_MAX_S = 2**32 - 1
 """The end of what four bytes of seconds hold, in 2106: who keeps longer keeps until then."""
 
+PINNED = "pinned"
+"""Where copies of pinned sessions lie: a prefix like a class, which never expires."""
+
 _CLASS = re.compile(r"([1-9][0-9]{0,3})([dy])", re.ASCII)
 
 

@@ -15,6 +15,7 @@ from pipeline.query.sessions import SessionId, parse_time
 from pipeline.storage.blobs import BlobStore, MissingBlobError
 from pipeline.storage.blocks import Line, read_block
 from pipeline.storage.clickhouse import ClickHouse
+from pipeline.storage.pins import ONE_OF_EACH
 
 READS_AT_ONCE = 8
 
@@ -44,7 +45,7 @@ def block_places(warehouse: ClickHouse, tenant: str, wanted: SessionId) -> list[
     rows = warehouse.rows(
         "SELECT object, byte_start, byte_length, sha256 FROM {db}.blocks "
         "WHERE tenant = {tenant:String} AND session_id = {session:String} "
-        "AND ({part:String} = '' OR part = {part:String}) ORDER BY epoch, source_offset, object, n",
+        "AND ({part:String} = '' OR part = {part:String}) ORDER BY epoch, source_offset, " + ONE_OF_EACH,
         tenant=tenant,
         session=wanted.session_id,
         part=wanted.part or "",

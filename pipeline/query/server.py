@@ -2,6 +2,7 @@
 
 GET /v1/sessions                  user_id, status, from, to, limit, cursor
 GET /v1/sessions/{id}             all parts of a session; {id}~2 one part
+PATCH /v1/sessions/{id}           {"pinned": true | false}, with an admin key
 GET /v1/sessions/{id}/recording   the portable SessionRecording; ?format=ndjson an event a line
 DELETE /v1/sessions/{id}          erasure, with an admin key (see `pipeline.query.erasures`)
 DELETE /v1/users/{id}
@@ -30,6 +31,7 @@ from pipeline.keys import KeyFile, Role
 from pipeline.observe.problems import HANDLERS, Guard
 from pipeline.observe.serving import serve
 from pipeline.query import erasures
+from pipeline.query.pinning import Pinning
 from pipeline.query.recording import block_places, encode, rebuild
 from pipeline.query.sessions import (
     LIMIT_DEFAULT,
@@ -62,6 +64,7 @@ class Api:
         self._clients: queue.Queue[ClickHouse] = queue.Queue()
         for _ in range(CLIENTS):
             self._clients.put(ClickHouse(settings))
+        self.pinning = Pinning(self._admin, self._client, self._store)
 
     async def sessions(self, request: Request) -> Response:
         tenant, wanted = self._tenant(request), _filter(request)
@@ -158,6 +161,9 @@ class Api:
             )
         return tenant
 
+    def _admin(self, request: Request) -> str:
+        return self._tenant(request, "admin")
+
 
 def _key(request: Request) -> str:
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
@@ -197,6 +203,7 @@ def _app(api: Api) -> Starlette:
         routes=[
             Route("/v1/sessions", api.sessions),
             Route("/v1/sessions/{id}", api.session),
+            Route("/v1/sessions/{id}", api.pinning.patch, methods=["PATCH"]),
             Route("/v1/sessions/{id}", api.erase_session, methods=["DELETE"]),
             Route("/v1/users/{id:path}", api.erase_user, methods=["DELETE"]),
             Route("/v1/erasures/{id}", api.erasure),

@@ -36,8 +36,8 @@ class BlobStore(Protocol):
     def keys(self, prefix: str) -> Iterator[str]:
         """Keys that begin with `prefix`, in order."""
 
-    def sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
-        """(key, bytes) of the same keys, in order."""
+    def sizes(self, prefix: str, after: str = "") -> Iterator[tuple[str, int]]:
+        """(key, bytes) of the same keys, in order, read as they are asked for; only those that come after `after`."""
 
     def delete(self, key: str) -> None:
         """Removes the key, old versions and all; nothing happens where there is none."""

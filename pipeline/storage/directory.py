@@ -77,12 +77,13 @@ class DirectoryStore:
             raise _retryable("read", error) from error
 
     def keys(self, prefix: str) -> Iterator[str]:
-        return iter(sorted(key for key in self._walked(prefix) if not key.rpartition("/")[2].startswith(".")))
+        return (key for key in self._files(prefix) if not _name(key).startswith("."))
 
-    def sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
-        for key in self.keys(prefix):
-            with suppress(FileNotFoundError):  # deleted since it was listed
-                yield key, (self._root / key).stat().st_size
+    def sizes(self, prefix: str, after: str = "") -> Iterator[tuple[str, int]]:
+        for key in self._files(prefix, after):
+            if not _name(key).startswith("."):
+                with suppress(FileNotFoundError):  # deleted since it was listed
+                    yield key, (self._root / key).stat().st_size
 
     def delete(self, key: str) -> None:
         path = self._path(key)
@@ -99,22 +100,26 @@ class DirectoryStore:
         """A replaced file is gone with its last reader."""
 
     def sweep(self, prefix: str) -> int:
-        left = [key for key in self._walked(prefix) if key.rpartition("/")[2].startswith(_TEMPORARY)]
+        left = [key for key in self._files(prefix) if _name(key).startswith(_TEMPORARY)]
         return sum(_removed_if_left(self._root / key) for key in left)
 
-    def _walked(self, prefix: str) -> Iterator[str]:
-        """Every file whose path begins with `prefix`, temporary ones too, in no order."""
-        top = self._root / prefix.rpartition("/")[0]
+    def _files(self, prefix: str, after: str = "", folder: str = "") -> Iterator[str]:
+        """Every file whose path begins with `prefix` and comes after `after`, temporary ones too, in order; folders are
+        read as they are come to. A folder counts as its name with the `/`, or `a-b` would come after `a/b`."""
         try:
-            for folder, _, names in os.walk(top, onerror=_raise):
-                for name in names:
-                    path = (Path(folder) / name).relative_to(self._root).as_posix()
-                    if path.startswith(prefix):
-                        yield path
+            with os.scandir(self._root / folder) as found:
+                names = sorted(f"{each.name}/" if each.is_dir() else each.name for each in found)
         except (FileNotFoundError, NotADirectoryError):
             return  # a folder that is not there has no keys
         except OSError as error:
             raise _retryable("list", error) from error
+        for name in names:
+            key = folder + name
+            if not name.endswith("/"):
+                if key.startswith(prefix) and key > after:
+                    yield key
+            elif (key.startswith(prefix) or prefix.startswith(key)) and (key > after or after.startswith(key)):
+                yield from self._files(prefix, after, key)
 
     def _path(self, key: str) -> Path:
         parts = key.split("/")
@@ -170,8 +175,8 @@ def _removed_if_left(path: Path) -> bool:
     return True
 
 
-def _raise(error: OSError) -> None:
-    raise error
+def _name(key: str) -> str:
+    return key.rpartition("/")[2]
 
 
 @contextmanager

@@ -144,8 +144,9 @@ class S3Store:
     def keys(self, prefix: str) -> Iterator[str]:
         return (key for key, _ in self.sizes(prefix))
 
-    def sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
-        for page in self._pages("list_objects_v2", prefix):
+    def sizes(self, prefix: str, after: str = "") -> Iterator[tuple[str, int]]:
+        begin = {"StartAfter": self._prefix + after} if after else {}
+        for page in self._pages("list_objects_v2", prefix, **begin):
             for each in page.get("Contents", ()):
                 yield each["Key"].removeprefix(self._prefix), each["Size"]
 
@@ -233,9 +234,9 @@ class S3Store:
         with suppress(ClientError, BotoCoreError):
             self._client.abort_multipart_upload(**upload)
 
-    def _pages(self, what: str, prefix: str) -> Iterator[dict[str, Any]]:
+    def _pages(self, what: str, prefix: str, **begin: str) -> Iterator[dict[str, Any]]:
         """The pages of a listing, each tried again by itself; none from a store that does not know what is listed."""
-        where = {"Bucket": self._bucket, "Prefix": self._prefix + prefix}
+        where = {"Bucket": self._bucket, "Prefix": self._prefix + prefix, **begin}
         while True:
             try:
                 page = self._do(prefix, lambda _, where=where: getattr(self._client, what)(**where))  # type: ignore[misc]

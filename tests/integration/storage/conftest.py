@@ -7,7 +7,32 @@ from collections.abc import Iterator
 
 import pytest
 
+from pipeline.keys import KeyFile
+from pipeline.query.server import make_app
+from pipeline.settings import Settings
 from tests import s3, services
+from tests.integration.storage.stores import TENANT, Client, Stores
+
+
+@pytest.fixture
+def stores(with_tables: Settings, engine: Settings) -> Iterator[Stores]:
+    found = Stores(with_tables, engine)
+    yield found
+    found.warehouse.close()
+
+
+@pytest.fixture
+def reader(stores: Stores) -> Client:
+    """The API, by the tenant's read key."""
+    keys = KeyFile(stores.settings.keys)
+    keys.ensure(TENANT)
+    return Client(make_app(stores.settings), keys.first(TENANT).read)
+
+
+@pytest.fixture
+def admin(reader: Client, stores: Stores) -> Client:
+    """The same by the tenant's admin key."""
+    return Client(reader.app, KeyFile(stores.settings.keys).first(TENANT).admin)
 
 
 @pytest.fixture(scope="session")

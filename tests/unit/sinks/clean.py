@@ -6,7 +6,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.model.batches import CleanBatch, Metadata, PartStart
+import msgspec
+
+from pipeline.model.batches import CleanBatch, Metadata, PartStart, SessionUpdate
 
 AUGUST_MS = 1_788_220_799_000  # 2026-08-31T23:59:59Z
 SEPTEMBER_MS = AUGUST_MS + 1_000
@@ -69,3 +71,13 @@ def lost(first: int, last: int) -> CleanBatch:
 
 def part_start(index: int, part: str) -> PartStart:
     return PartStart(index=index, part=part)
+
+
+def update(of: CleanBatch) -> SessionUpdate:
+    """What a worker tells of the session's part after this batch."""
+    numbers = {field.name: 0 for field in msgspec.structs.fields(SessionUpdate) if field.type is int}
+    texts = {"first_url": "", "last_url": "", "user_agent": "", "status": "open", "close_reason": None, "urls": ()}
+    same = {name: getattr(of, name) for name in ("tenant", "session_id", "part", "source", "user_id", "retention",
+                                                 "epoch", "source_partition")}  # fmt: skip
+    times = {"started_at": of.first_event_at, "ended_at": of.last_event_at, "revision": 2 * of.source_offset}
+    return SessionUpdate(**{**numbers, **texts, **same, **times, "events": of.event_count})

@@ -85,6 +85,15 @@ class BlobStoreContract:
         assert list(store.sizes("a/")) == [("a/b", 0), ("a/c", 3)]
         assert list(store.sizes("none/")) == []
 
+    @pytest.mark.parametrize(
+        "after", ["", "a", "a-b", "a/", "a/b", "a/b/", "a/b/1", "a/b/2", "a/b0", "a/c", "a0", "b", "c"]
+    )
+    def test_a_listing_may_begin_after_any_text(self, store: BlobStore, after: str) -> None:
+        keys = ["a-b", "a/b/1", "a/b/2", "a/b-c", "a/c", "a.d", "b"]
+        for key in keys:
+            store.put_if_absent(key, b".")
+        assert [key for key, _ in store.sizes("a", after)] == sorted(key for key in keys if key > after and key != "b")
+
     def test_a_large_blob_keeps_the_condition(self, store: BlobStore) -> None:
         assert store.put_if_absent(KEY, LARGE) is True
         assert store.put_if_absent(KEY, LARGE[::-1]) is False

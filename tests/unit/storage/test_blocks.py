@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import shutil
 import struct
 import subprocess
@@ -16,8 +17,10 @@ import pytest
 import zstandard
 
 from pipeline.errors import PoisonError
+from pipeline.model.batches import CleanBatch
 from pipeline.model.blocks import Manifest
 from pipeline.storage.blocks import PackedObject, Place, manifest_key, pack, read_block, read_manifest
+from tests import recordings
 from tests.support import need
 from tests.unit.sinks.clean import AUGUST_MS, SEPTEMBER_MS, batch, clicks, part_start
 
@@ -104,6 +107,58 @@ def test_every_line_describes_itself() -> None:
     )
     assert {"type": 3, "data": {"source": 1}}.items() <= lines[-1].items()
     assert lines[-2]["data"]["args"] == [NASTY]
+
+
+NESTED = 'a "quoted"\n{"timestamp":1,"type":2}\nline'
+"""Looks like the begin of a line, inside a string."""
+
+
+EVENT = re.compile(rb'\{"type":(.*?),"timestamp":(-?[0-9]+),"data":(.*)\}', re.S)
+
+
+def plain_lines(batches: list[CleanBatch]) -> dict[tuple[str, ...], list[bytes]]:
+    """Block by block what the docstring's picture says, each line laid out by itself, event data as it came."""
+    found: dict[tuple[str, ...], list[bytes]] = {}
+    for each in batches:
+        events = re.split(rb'\n(?=\{"type")', each.payload) if each.payload else []
+        for index, event in enumerate(events):
+            part = [each.part, *(start.part for start in each.next_parts if start.index <= index)][-1]
+            key = (each.tenant, each.session_id, part, each.window_id)
+            names = ("tenant", "session_id", "part", "window_id")
+            head = msgspec.json.encode(dict(zip(names, key, strict=True)))[:-1]
+            kind, at, data = EVENT.fullmatch(event).groups()
+            line = head + b',"timestamp":' + at + b',"type":' + kind + b',"data":' + data.replace(b"\n", b"") + b"}\n"
+            found.setdefault(key, []).append(line)
+    return found
+
+
+ODD = [
+    clicks(5, [AUGUST_MS, AUGUST_MS + 10, AUGUST_MS]),
+    clicks(6, [AUGUST_MS] * 5, part="0", next_parts=(part_start(2, "1"), part_start(2, "2"), part_start(4, "3"))),
+    clicks(7, [AUGUST_MS] * 2, next_parts=(part_start(0, "1"), part_start(9, "2"))),
+    batch(8),
+    batch(9, [("console", AUGUST_MS, {"args": [NASTY, NESTED]}), (3, -AUGUST_MS, {"a": [1.5, None]}), ("", 0, None)]),
+    batch(10, [("console", 1, {"timestamp": NESTED})], tenant='te"nant', session_id="\u2028s\n", window_id='{"timestamp":1'),
+    msgspec.structs.replace(
+        batch(11), payload=b'{"type":"a","timestamp":1,"data":{"x":\n{"timestamp":1}}}\n{"type":"b","timestamp":2,"data":0}',
+        event_count=2,
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["odd", *(captured.name for captured in recordings.manifest())])
+def test_lines_are_those_of_the_plain_way(name: str) -> None:
+    batches = ODD if name == "odd" else [outcome.clean for outcome in recordings.outcomes(name)]
+    body, manifest = (found := pack(PLACE, "30d", 99, batches)).body, found.manifest
+    wanted = plain_lines(batches)
+    assert [(b.tenant, b.session_id, b.part, b.window_id) for b in manifest.blocks] == list(wanted)
+    for block, lines in zip(manifest.blocks, wanted.values(), strict=True):
+        frame = body[block.byte_start : block.byte_start + block.byte_length]
+        text = zstandard.ZstdDecompressor().decompress(frame, 1 << 27)
+        assert text == b"".join(lines)
+        assert (block.event_count, block.byte_length) == (len(lines), len(frame))
+        times = [json.loads(line)["timestamp"] for line in lines]
+        assert (block.first_ts, block.last_ts) == (min(times), max(times))
 
 
 def test_data_with_line_breaks_stays_on_one_line() -> None:
