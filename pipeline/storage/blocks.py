@@ -93,8 +93,8 @@ def manifest_key(key: str) -> str:
     return key.removesuffix(OBJECT_SUFFIX) + MANIFEST_SUFFIX
 
 
-def events_by_part(batch: CleanBatch) -> Iterator[tuple[int, str, SessionEvent]]:
-    """(index, part, event) of every event of a clean batch, in order.
+def events_of(batch: CleanBatch) -> list[SessionEvent]:
+    """The events of a clean batch, in order.
 
     Raises PoisonError, naming the source offset, where the payload is broken or has not as many events as it should.
     """
@@ -106,12 +106,25 @@ def events_by_part(batch: CleanBatch) -> Iterator[tuple[int, str, SessionEvent]]
         raise PoisonError("bad_payload", f"{where}: the clean payload is not NDJSON events ({kind})") from None
     if len(events) != batch.event_count:
         raise PoisonError("bad_payload", f"{where}: {len(events)} events in the payload, {batch.event_count} promised")
-    part, starts = batch.part, iter((*batch.next_parts, None))
-    upcoming = next(starts)
-    for index, event in enumerate(events):
-        while upcoming is not None and index >= upcoming.index:
-            part, upcoming = upcoming.part, next(starts)
-        yield index, part, event
+    return events
+
+
+def parts_of(batch: CleanBatch) -> Iterator[tuple[str, int, int]]:
+    """(part, first index, index after the last) of each part that the batch's events belong to, in order; some may have
+    none: where several starts have one index, the last counts."""
+    begin, part = 0, batch.part
+    for start in batch.next_parts:
+        yield part, begin, start.index
+        begin, part = start.index, start.part
+    yield part, begin, batch.event_count
+
+
+def events_by_part(batch: CleanBatch) -> Iterator[tuple[int, str, SessionEvent]]:
+    """(index, part, event) of every event of a clean batch, in order. Raises PoisonError as `events_of` does."""
+    events = events_of(batch)
+    for part, begin, end in parts_of(batch):
+        for index in range(begin, end):
+            yield index, part, events[index]
 
 
 @dataclass
