@@ -84,9 +84,10 @@ def event_rows(batches: Iterable[CleanBatch]) -> pa.Table:
     shared: list[tuple[Any, ...]] = []
     batch_of: list[int] = []
     parts: list[str] = []
+    part_of: list[int] = []
     indices: list[int] = []
     times: list[int] = []
-    data: list[msgspec.Raw] = []
+    data = _Binaries()
     promoted = Promoted()
     for number, batch in enumerate(batches):
         shared.append(_shared(batch))
@@ -100,19 +101,20 @@ def event_rows(batches: Iterable[CleanBatch]) -> pa.Table:
         batch_of += [number] * len(kept)
         indices += kept
         for part, begin, end in parts_of(batch):
-            parts += [part] * (bisect_left(kept, end) - bisect_left(kept, begin))
+            part_of += [len(parts)] * (bisect_left(kept, end) - bisect_left(kept, begin))
+            parts.append(part)
         times += [event.timestamp for event in events]
-        data += [event.data for event in events]
+        data.add([event.data for event in events])
     taken = pa.array(batch_of, pa.int32())
     columns = {name: spread(column, taken) for name, column in _columns(_SHARED, shared).items()} | promoted.columns()
-    columns["part"] = pa.array(parts, pa.string()).dictionary_encode()
+    columns["part"] = spread(pa.array(parts, pa.string()), pa.array(part_of, pa.int32()))
     columns["event_index"] = pa.array(indices, pa.uint32())
     columns["seq"] = pc.add(
         pc.shift_left(columns["source_offset"], pa.scalar(SEQ_INDEX_BITS, pa.uint64())),
         columns["event_index"].cast(pa.uint64()),
     )
     columns["ts"] = _within_datetime(times)
-    columns["data"] = _binary(data)
+    columns["data"] = data.column()
     return pa.table([columns[name] for name in _EVENTS.names], _EVENTS)
 
 
@@ -161,11 +163,21 @@ def _within_datetime(times: list[int]) -> pa.Array:
     return pc.min_element_wise(pc.max_element_wise(found, least), most).cast(_TS)
 
 
-def _binary(pieces: list[msgspec.Raw]) -> pa.Array:
-    """Joined in one go: an object of its own for each would be copied twice."""
-    offsets = pa.array(accumulate(map(len, pieces), initial=0), pa.int32())
-    buffers = [None, offsets.buffers()[1], pa.py_buffer(b"".join(pieces))]
-    return pa.BinaryArray.from_buffers(pa.binary(), len(pieces), buffers)
+class _Binaries:
+    """A binary column that grows. Joined by the batch, so that no event is kept: an object a value costs more."""
+
+    def __init__(self) -> None:
+        self._joined: list[bytes] = []
+        self._lengths: list[int] = []
+
+    def add(self, values: list[msgspec.Raw]) -> None:
+        self._joined.append(b"".join(values))
+        self._lengths += map(len, values)
+
+    def column(self) -> pa.Array:
+        offsets = pa.array(accumulate(self._lengths, initial=0), pa.int32())
+        buffers = [None, offsets.buffers()[1], pa.py_buffer(b"".join(self._joined))]
+        return pa.BinaryArray.from_buffers(pa.binary(), len(self._lengths), buffers)
 
 
 def minute_rows(rows: pa.Table, first: int) -> pa.Table:
