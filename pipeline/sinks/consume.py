@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -48,6 +48,7 @@ RECORDS_WAITING_MAX = 100_000
 TURN_S = 10.0
 SLOW_FLUSH_S = 60.0
 OPEN_AGAIN_S = 1.0
+DOUBT_AGAIN_S = 1.0
 
 log = structlog.get_logger()
 
@@ -81,8 +82,20 @@ class _Partition:
 class CleanReader:
     """Runs one sink until SIGTERM or Ctrl-C."""
 
-    def __init__(self, settings: Settings, *, name: str, store: Store, limits: FlushLimits) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        name: str,
+        store: Store,
+        limits: FlushLimits,
+        same_topics: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`same_topics` raises FatalError where the topics are not those that the marks are of."""
         self._settings = settings
+        self._same_topics = same_topics
+        self._doubt = False
+        self._doubt_again_at_s = 0.0
         self._name = name
         self._store = store
         self._limits = limits
@@ -118,7 +131,9 @@ class CleanReader:
         self._open_assigned()
         for message in self._consumer.consume(self._room(), POLL_S):
             self._receive(message)
-        self._flush_due()
+        self._settle_doubt()
+        if not self._doubt:
+            self._flush_due()
         self._hold_back()
 
     # Kafka → pending
@@ -153,8 +168,23 @@ class CleanReader:
             owned.pending.add(Taken(batch, offset), time.monotonic())
             return
         self._count(owned, verdict.value)
+        self._doubt = True
         if verdict is Verdict.HOLE:
             self._watch_hole(owned, number, batch.source_offset)
+
+    def _settle_doubt(self) -> None:
+        """A record that is done already, or comes too early, is a worker's repeat, or of a topic that was made anew:
+        nothing is flushed until it is known which."""
+        now = time.monotonic()
+        if not self._doubt or now < self._doubt_again_at_s:
+            return
+        self._doubt_again_at_s = now + DOUBT_AGAIN_S
+        try:
+            self._same_topics()
+        except RetryableError as error:
+            log.warning("topics_not_compared_yet", why=str(error))
+            return
+        self._doubt = False
 
     def _watch_hole(self, owned: _Partition, number: int, offset: int) -> None:
         now = time.monotonic()
@@ -285,15 +315,18 @@ class CleanReader:
 
     def _open_assigned(self) -> None:
         now = time.monotonic()
-        for number in [each for each, at in self._opening.items() if now >= at]:
+        due = [number for number, at in self._opening.items() if now >= at]
+        for number in due:
             if self._stopping:
                 return
             try:
+                if number == due[0]:
+                    self._same_topics()
                 self._open(number)
             except RetryableError as error:
                 log.warning("partition_not_opened_yet", partition=number, why=str(error))
-                self._opening[number] = time.monotonic() + OPEN_AGAIN_S
-                continue
+                self._opening.update(dict.fromkeys(due[due.index(number) :], time.monotonic() + OPEN_AGAIN_S))
+                return
             del self._opening[number]
             if not self._opening:
                 notify_ready()

@@ -15,6 +15,7 @@ from pipeline.model.blocks import Manifest
 from pipeline.settings import Settings
 from pipeline.sinks.consume import CleanReader
 from pipeline.sinks.delivery import NOTHING_DONE, Done, FlushLimits, NeedMore, Taken
+from pipeline.sinks.lives import TopicLives
 from pipeline.sinks.rows import within_datetime
 from pipeline.sinks.staging import Stage
 from pipeline.storage.blobs import BlobStore, MissingBlobError, open_store, require_conditional_put
@@ -170,7 +171,9 @@ def run(settings: Settings) -> None:
         payload_bytes=settings.objects_flush_bytes,
         age_ms=settings.objects_flush_age_ms,
     )
+    lives = TopicLives(settings)
     try:
-        CleanReader(settings, name="objects", store=store, limits=limits).run()
+        CleanReader(settings, name="objects", store=store, limits=limits, same_topics=lives.check).run()
     finally:
+        lives.end()
         store.end()

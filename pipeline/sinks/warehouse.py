@@ -15,6 +15,7 @@ import structlog
 from pipeline.settings import Settings
 from pipeline.sinks.consume import CleanReader
 from pipeline.sinks.delivery import NOTHING_DONE, Done, FlushLimits, MovedOnError, NeedMore, Taken
+from pipeline.sinks.lives import TopicLives
 from pipeline.sinks.rows import event_rows, minute_rows
 from pipeline.sinks.sessions import SessionReader
 from pipeline.sinks.staging import Stage
@@ -147,10 +148,12 @@ def run(settings: Settings) -> None:
         age_ms=settings.warehouse_flush_age_ms,
     )
     sessions = SessionReader(settings)
-    reader = CleanReader(settings, name="warehouse", store=store, limits=limits)
+    lives = TopicLives(settings)
+    reader = CleanReader(settings, name="warehouse", store=store, limits=limits, same_topics=lives.check)
     sessions.start()
     try:
         reader.run()
     finally:
         sessions.stop()
+        lives.end()
         store.end()
