@@ -23,8 +23,9 @@ from __future__ import annotations
 import hashlib
 import struct
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import msgspec
 import zstandard
@@ -47,6 +48,8 @@ OBJECT_SUFFIX = ".jsonl.zst"
 
 SOURCE_AT_MAX_MS = 253_402_300_799_999
 """The end of the year 9999, the last with four digits."""
+
+Event = TypeVar("Event")
 
 _encoder = msgspec.json.Encoder()
 EMPTY_FRAME = zstandard.ZstdCompressor().compress(b"")
@@ -94,13 +97,30 @@ def manifest_key(key: str) -> str:
 
 
 def events_of(batch: CleanBatch) -> list[SessionEvent]:
-    """The events of a clean batch, in order.
+    """The events of a clean batch, in order. Raises PoisonError as `events_by_part` does."""
+    return _decoded(batch, decode_payload)
+
+
+def parts_of(batch: CleanBatch) -> Iterator[tuple[str, int, int]]:
+    """(part, start, end): which of a clean batch's events are of which part of the session."""
+    return _parts(batch, batch.event_count)
+
+
+def events_by_part(batch: CleanBatch) -> Iterator[tuple[int, str, SessionEvent]]:
+    """(index, part, event) of every event of a clean batch, in order.
 
     Raises PoisonError, naming the source offset, where the payload is broken or has not as many events as it should.
     """
+    events = _decoded(batch, decode_payload)
+    for part, start, end in _parts(batch, len(events)):
+        for index in range(start, end):
+            yield index, part, events[index]
+
+
+def _decoded(batch: CleanBatch, decode: Callable[[bytes], list[Event]]) -> list[Event]:
     where = f"source partition {batch.source_partition} offset {batch.source_offset}"
     try:
-        events = decode_payload(batch.payload)
+        events = decode(batch.payload)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         kind = type(error).__name__
         raise PoisonError("bad_payload", f"{where}: the clean payload is not NDJSON events ({kind})") from None
@@ -109,22 +129,14 @@ def events_of(batch: CleanBatch) -> list[SessionEvent]:
     return events
 
 
-def parts_of(batch: CleanBatch) -> Iterator[tuple[str, int, int]]:
-    """(part, first index, index after the last) of each part that the batch's events belong to, in order; some may have
-    none: where several starts have one index, the last counts."""
-    begin, part = 0, batch.part
-    for start in batch.next_parts:
-        yield part, begin, start.index
-        begin, part = start.index, start.part
-    yield part, begin, batch.event_count
-
-
-def events_by_part(batch: CleanBatch) -> Iterator[tuple[int, str, SessionEvent]]:
-    """(index, part, event) of every event of a clean batch, in order. Raises PoisonError as `events_of` does."""
-    events = events_of(batch)
-    for part, begin, end in parts_of(batch):
-        for index in range(begin, end):
-            yield index, part, events[index]
+def _parts(batch: CleanBatch, count: int) -> Iterator[tuple[str, int, int]]:
+    """(part, start, end): which of a batch's `count` events are of which part of the session."""
+    part, start = batch.part, 0
+    for upcoming in batch.next_parts:
+        end = min(max(upcoming.index, start), count)
+        yield part, start, end
+        part, start = upcoming.part, end
+    yield part, start, count
 
 
 @dataclass
