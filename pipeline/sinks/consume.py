@@ -30,7 +30,9 @@ from pipeline.sinks.delivery import (
     Verdict,
     is_due,
     judge,
+    unstorable,
 )
+from pipeline.sinks.letters import SinkLetters
 from pipeline.topics import clients
 from pipeline.topics.catalogue import catalogue
 from pipeline.topics.codec import Codecs
@@ -76,6 +78,8 @@ class _Partition:
     retry_at_s: float = 0.0
     backoff_s: float = BACKOFF_FIRST_S
     hole_since_s: float | None = None
+    set_aside: int = 0
+    """Records that became dead letters since one was stored."""
     counts: dict[str, int] = field(default_factory=dict)
 
 
@@ -99,6 +103,7 @@ class CleanReader:
         self._name = name
         self._store = store
         self._limits = limits
+        self._letters = SinkLetters(settings, name)
         self._topics = catalogue(settings)
         self._codec = Codecs(self._topics, schema_ids(settings)).clean
         self._partitions: dict[int, _Partition] = {}
@@ -226,9 +231,8 @@ class CleanReader:
         try:
             flushed = self._store.flush(number, pending.mark, batches)
         except PoisonError as poison:
-            raise FatalError(
-                f"{self._topics.clean.name} partition {number} holds what cannot be stored: {poison}"
-            ) from poison
+            self._set_aside(number, owned, batches, poison)
+            return
         except MovedOnError as error:
             log.warning("partition_opened_again", partition=number, why=str(error))
             self._let_go(number)
@@ -247,10 +251,31 @@ class CleanReader:
             return
         owned.wanted_last = None
         rows = sum(each.batch.event_count for each in batches if each.batch.source_last_offset <= flushed.mark)
+        owned.set_aside = 0 if rows else owned.set_aside
         resume_at = pending.done(flushed.mark, time.monotonic())
         if resume_at is not None:
             self._commit(number, owned, Committed(resume_at, flushed.mark))
         log.debug("flushed", partition=number, mark=flushed.mark, rows=rows, **owned.counts)
+
+    def _set_aside(self, number: int, owned: _Partition, batches: list[Taken], poison: PoisonError) -> None:
+        """What can never be stored becomes a dead letter; the rest of the flush goes in by the next one. The letter is
+        acked before the mark can pass: a crash in between writes it twice, never not."""
+        where = f"{self._topics.clean.name} partition {number}"
+        found = unstorable(batches, poison)
+        if not found:
+            raise FatalError(f"{where} holds what cannot be stored: {poison}") from poison
+        owned.set_aside += len(found)
+        limit = self._settings.dead_letters_in_a_row_max
+        if limit and owned.set_aside > limit:
+            raise FatalError(
+                f"{where}: more than {limit} records in a row cannot be stored, the last because of {poison}. This is no "
+                "matter of single records: look at the release, the tables and REPLAY_DEAD_LETTERS_IN_A_ROW_MAX"
+            ) from poison
+        refused = [(each, found[each.batch.source_offset]) for each in batches if each.batch.source_offset in found]
+        self._letters.write(number, refused)
+        owned.pending.set_aside(found)
+        for each, why in refused:
+            log.error("dead_letter", partition=number, clean_offset=each.clean_offset, why=str(why))
 
     def _commit(self, number: int, owned: _Partition, committed: Committed) -> None:
         where = TopicPartition(

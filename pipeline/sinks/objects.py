@@ -11,6 +11,7 @@ import pyarrow as pa
 import structlog
 
 from pipeline.errors import FatalError, PoisonError, RetryableError
+from pipeline.model.batches import CleanBatch
 from pipeline.model.blocks import Manifest
 from pipeline.settings import Settings
 from pipeline.sinks.consume import CleanReader
@@ -125,6 +126,16 @@ class ObjectStore:
                 if reached > goal:
                     return NeedMore(reached)
         return Done(goal)
+
+    def retry(self, batch: CleanBatch) -> None:
+        """Stores a batch that was a dead letter, in an object of its own: no other begins with its offset. Raises
+        PoisonError where it is one still."""
+        place = Place(self._topic, batch.epoch, batch.source_partition)
+        packed = pack(place, batch.retention, batch.source_offset, [batch])
+        manifest = packed.manifest
+        if not self._blobs.put_if_absent(manifest.object, packed.body):
+            manifest = self._adopt(manifest.object)
+        self._finish(manifest)
 
     def close(self, partition: int) -> None:
         """Nothing is kept between flushes."""

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from pipeline.local.parts import child_environ
 from pipeline.settings import Settings
 from pipeline.sinks.lives import TopicLives
 from pipeline.storage.clickhouse import ClickHouse
@@ -20,6 +15,7 @@ from pipeline.topics import clients
 from pipeline.topics.catalogue import Topic, catalogue
 from pipeline.topics.codec import Codecs
 from pipeline.topics.registry import schema_ids
+from tests.integration.sinks.running import sink
 from tests.support import eventually
 from tests.unit.sinks import clean
 
@@ -42,18 +38,6 @@ def make_anew(settings: Settings, topic: Topic) -> None:
     admin.delete_topics([topic.name])[topic.name].result(30)
     eventually(lambda: topic.name not in admin.list_topics(timeout=10).topics, within_s=30, why="the topic is gone")
     clients.apply(admin, catalogue(settings))
-
-
-@contextmanager
-def sink(settings: Settings, name: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-m", "pipeline", "sink", name]
-    with log.open("wb") as out:
-        running = subprocess.Popen(command, env=child_environ(settings), stdout=out, stderr=subprocess.STDOUT)
-    try:
-        yield running
-    finally:
-        running.terminate()
-        running.wait(30)
 
 
 def stored(settings: Settings, name: str) -> list[int]:
