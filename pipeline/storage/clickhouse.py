@@ -16,6 +16,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError, OperationalErr
 
 from pipeline.errors import FatalError, PoisonError, RetryableError
 from pipeline.settings import Settings
+from pipeline.storage import cluster
 
 CONNECT_TIMEOUT_S = 5
 ANSWER_TIMEOUT_S = 60
@@ -40,6 +41,7 @@ class ClickHouse:
     def __init__(self, settings: Settings) -> None:
         self._url = settings.warehouse
         self._client: Client | None = None
+        self._settings = SETTINGS | (cluster.SETTINGS if settings.warehouse_cluster else {})
         self.database = settings.warehouse_database
 
     def rows(self, sql: str, **parameters: Any) -> list[tuple[Any, ...]]:
@@ -77,7 +79,7 @@ class ClickHouse:
                     autogenerate_session_id=False,
                     connect_timeout=CONNECT_TIMEOUT_S,
                     send_receive_timeout=ANSWER_TIMEOUT_S,
-                    settings=SETTINGS,
+                    settings=self._settings,
                 )
             return work(self._client)
         except ClickHouseError as error:
