@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 import time
 
-from tests.bench import chain, memory, sink, startup, worker
+from tests.bench import chain, memory, queries, sink, startup, worker
 
 
 def main() -> int:
     started = time.monotonic()
-    for module in (startup, chain, worker, sink, memory):
+    for module in (startup, chain, worker, sink, queries, memory):
         print(
             f"\n== {module.__name__.removeprefix('tests.bench.')}: {(module.__doc__ or '').splitlines()[0]}", flush=True
         )
