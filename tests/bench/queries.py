@@ -1,7 +1,8 @@
 """What is asked of the warehouse most: milliseconds and rows read, against reading all rows of `events` once.
 
 The rows are those of the bundled recordings, a session a copy, their beginnings spread over a week. Sessions and minutes are
-made of them by SQL, which is not how the sink makes them, but as many and of the same shape.
+made of them by SQL, which is not how the sink makes them, but as many and of the same shape. An error happened on the page
+whose address its window told last.
 """
 
 from __future__ import annotations
@@ -42,8 +43,11 @@ QUERIES = {
     "sessions of a user in the last day": "SELECT session_id, part, started_at, ended_at, events FROM sessions FINAL "
     "WHERE tenant = {tenant:String} AND session_id IN (SELECT session_id FROM session_users WHERE tenant = {tenant:String} "
     "AND user_id = {user:String}) AND started_at >= now() - INTERVAL 1 DAY ORDER BY started_at DESC",
-    "errors by URL": f"SELECT url, message, count() FROM events WHERE {EVENTS} AND type IN ('error', 'promise_error') "
-    "GROUP BY url, message ORDER BY 3 DESC LIMIT 100",
+    "errors by URL": "SELECT p.url, e.message, count() FROM (SELECT session_id, window_id, epoch, seq, message FROM events "
+    f"WHERE {EVENTS} AND type IN ('error', 'promise_error')) AS e ASOF LEFT JOIN "
+    f"(SELECT session_id, window_id, epoch, seq, url FROM events WHERE {EVENTS} AND url != '') AS p "
+    "ON e.session_id = p.session_id AND e.window_id = p.window_id AND e.epoch = p.epoch AND e.seq >= p.seq "
+    "GROUP BY p.url, e.message ORDER BY 3 DESC LIMIT 100",
     "events by type per minute (minutes)": "SELECT minute, type, sum(events) FROM minutes FINAL "
     "WHERE tenant = {tenant:String} GROUP BY minute, type ORDER BY minute, type",
     "the same from events": f"SELECT toStartOfMinute(ts) AS minute, type, count() FROM events WHERE {EVENTS} "
