@@ -35,6 +35,7 @@ _CLUSTER = re.compile(r"[A-Za-z0-9_.-]+", re.ASCII)
 _CREATE_DATABASE = re.compile(r"CREATE DATABASE IF NOT EXISTS (\S+)")
 _CREATE_TABLE = re.compile(r"CREATE TABLE IF NOT EXISTS (\S+?)\.(\w+)(?=\s)")
 _ALTER = re.compile(r"ALTER TABLE (\S+?)\.(\w+)(?=\s)")
+_COLUMN = re.compile(r"\b(?:ADD|DROP|MODIFY|RENAME) COLUMN\b")
 _ENGINE = re.compile(r"ENGINE = (\w*MergeTree)(?:\(([^)]*)\))?")
 _COMMENT = re.compile(r"^[ \t]*--.*\n?", re.M)
 _WINDOW = "non_replicated_deduplication_window = 20000"
@@ -55,7 +56,8 @@ def render(statement: str, database: str, cluster: str) -> list[str]:
     if _CREATE_DATABASE.match(statement):
         return [_CREATE_DATABASE.sub(rf"CREATE DATABASE IF NOT EXISTS \1 {on}", statement)]
     if found := _ALTER.match(statement):
-        names = [f"{found[2]}_local", found[2]] if found[2] in SHARDED else [found[2]]
+        above = [found[2]] if _COLUMN.search(statement) else []  # a Distributed table has columns, and nothing else
+        names = [f"{found[2]}_local", *above] if found[2] in SHARDED else [found[2]]
         return [f"ALTER TABLE {found[1]}.{name} {on}{statement[found.end() :]}" for name in names]
     found, engine = _CREATE_TABLE.match(statement), _ENGINE.search(statement)
     if not found or not engine:

@@ -59,6 +59,12 @@ def test_a_sharded_table_is_altered_below_and_above() -> None:
     ]
 
 
+def test_what_is_no_column_is_altered_below_only() -> None:
+    assert render("ALTER TABLE {database}.events MODIFY SETTING old_parts_lifetime = 60", "replay", "main") == [
+        "ALTER TABLE {database}.events_local ON CLUSTER `main` MODIFY SETTING old_parts_lifetime = 60"
+    ]
+
+
 @pytest.mark.parametrize("statement", ["DROP TABLE {database}.events", "CREATE TABLE IF NOT EXISTS {database}.t (a Int8) ENGINE = Log"])  # fmt: skip
 def test_a_statement_without_a_cluster_form_is_told(statement: str) -> None:
     with pytest.raises(ConfigurationError, match="no cluster form"):
