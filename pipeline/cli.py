@@ -16,8 +16,8 @@ from pipeline.keys import DEFAULT_TENANT, KeyFile, Role
 from pipeline.observe import logs
 from pipeline.query.terminal import sessions_command, show_command
 from pipeline.settings import Settings
+from pipeline.sinks.terminal import dead_letters_group
 from pipeline.storage.terminal import retain_command
-from pipeline.topics.terminal import dead_letters_group
 from pipeline.workers.redact.terminal import redact, rules_group
 
 pass_settings = click.make_pass_decorator(Settings)

@@ -88,7 +88,7 @@ class Settings:
     )
     dead_letters_in_a_row_max: int = _setting(
         50,
-        "more unreadable records in a row pause the worker instead of filling the dead letters; 0: no limit",
+        "more unusable records in a row pause the worker, or end a sink, instead of filling the dead letters; 0: no limit",
         unit="records",
     )
     dead_letters_percent_max: int = _setting(
@@ -102,6 +102,9 @@ class Settings:
         "", "ClickHouse over HTTP, http(s)://user:password@host:port; empty: the embedded one", secret=True
     )
     warehouse_database: str = _setting("replay", "database of all tables")
+    warehouse_cluster: str = _setting(
+        "", "cluster of ClickHouse servers: Replicated and Distributed tables, sharded by session; empty: one server"
+    )
     warehouse_flush_rows: int = _setting(100_000, "rows in one insert at most", unit="rows")
     warehouse_flush_bytes: int = _setting(64 << 20, "payload bytes in one insert at most", unit="bytes")
     warehouse_flush_age_ms: int = _setting(1_000, "age of the oldest waiting row at most", unit="ms")

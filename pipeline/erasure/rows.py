@@ -16,7 +16,7 @@ from pipeline.storage.clickhouse import ClickHouse
 CONTENT = ("events", "sessions")
 """Tables whose rows go first; of `sessions` all but what says that the session is erased."""
 
-FINDERS = ("blocks", "session_users")
+FINDERS = ("blocks", "session_users", "pins")
 """By these a session's bytes and a user's sessions are found: they go last, or a crash would leave what nobody finds."""
 
 _TOLD = " AND NOT (close_reason = 'erased')"

@@ -29,6 +29,7 @@ DeadReason = Literal[
     "too_old",
     "too_new",
     "unexpected",
+    "rejected_row",
 ]
 CloseReason = Literal["idle", "max_duration", "ended", "erased"]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -30,7 +30,9 @@ from pipeline.sinks.delivery import (
     Verdict,
     is_due,
     judge,
+    unstorable,
 )
+from pipeline.sinks.letters import SinkLetters
 from pipeline.topics import clients
 from pipeline.topics.catalogue import catalogue
 from pipeline.topics.codec import Codecs
@@ -48,6 +50,7 @@ RECORDS_WAITING_MAX = 100_000
 TURN_S = 10.0
 SLOW_FLUSH_S = 60.0
 OPEN_AGAIN_S = 1.0
+DOUBT_AGAIN_S = 1.0
 
 log = structlog.get_logger()
 
@@ -75,17 +78,32 @@ class _Partition:
     retry_at_s: float = 0.0
     backoff_s: float = BACKOFF_FIRST_S
     hole_since_s: float | None = None
+    set_aside: int = 0
+    """Records that became dead letters since one was stored."""
     counts: dict[str, int] = field(default_factory=dict)
 
 
 class CleanReader:
     """Runs one sink until SIGTERM or Ctrl-C."""
 
-    def __init__(self, settings: Settings, *, name: str, store: Store, limits: FlushLimits) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        name: str,
+        store: Store,
+        limits: FlushLimits,
+        same_topics: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`same_topics` raises FatalError where the topics are not those that the marks are of."""
         self._settings = settings
+        self._same_topics = same_topics
+        self._doubt = False
+        self._doubt_again_at_s = 0.0
         self._name = name
         self._store = store
         self._limits = limits
+        self._letters = SinkLetters(settings, name)
         self._topics = catalogue(settings)
         self._codec = Codecs(self._topics, schema_ids(settings)).clean
         self._partitions: dict[int, _Partition] = {}
@@ -118,7 +136,9 @@ class CleanReader:
         self._open_assigned()
         for message in self._consumer.consume(self._room(), POLL_S):
             self._receive(message)
-        self._flush_due()
+        self._settle_doubt()
+        if not self._doubt:
+            self._flush_due()
         self._hold_back()
 
     # Kafka → pending
@@ -153,8 +173,23 @@ class CleanReader:
             owned.pending.add(Taken(batch, offset), time.monotonic())
             return
         self._count(owned, verdict.value)
+        self._doubt = True
         if verdict is Verdict.HOLE:
             self._watch_hole(owned, number, batch.source_offset)
+
+    def _settle_doubt(self) -> None:
+        """A record that is done already, or comes too early, is a worker's repeat, or of a topic that was made anew:
+        nothing is flushed until it is known which."""
+        now = time.monotonic()
+        if not self._doubt or now < self._doubt_again_at_s:
+            return
+        self._doubt_again_at_s = now + DOUBT_AGAIN_S
+        try:
+            self._same_topics()
+        except RetryableError as error:
+            log.warning("topics_not_compared_yet", why=str(error))
+            return
+        self._doubt = False
 
     def _watch_hole(self, owned: _Partition, number: int, offset: int) -> None:
         now = time.monotonic()
@@ -196,9 +231,8 @@ class CleanReader:
         try:
             flushed = self._store.flush(number, pending.mark, batches)
         except PoisonError as poison:
-            raise FatalError(
-                f"{self._topics.clean.name} partition {number} holds what cannot be stored: {poison}"
-            ) from poison
+            self._set_aside(number, owned, batches, poison)
+            return
         except MovedOnError as error:
             log.warning("partition_opened_again", partition=number, why=str(error))
             self._let_go(number)
@@ -217,10 +251,31 @@ class CleanReader:
             return
         owned.wanted_last = None
         rows = sum(each.batch.event_count for each in batches if each.batch.source_last_offset <= flushed.mark)
+        owned.set_aside = 0 if rows else owned.set_aside
         resume_at = pending.done(flushed.mark, time.monotonic())
         if resume_at is not None:
             self._commit(number, owned, Committed(resume_at, flushed.mark))
         log.debug("flushed", partition=number, mark=flushed.mark, rows=rows, **owned.counts)
+
+    def _set_aside(self, number: int, owned: _Partition, batches: list[Taken], poison: PoisonError) -> None:
+        """What can never be stored becomes a dead letter; the rest of the flush goes in by the next one. The letter is
+        acked before the mark can pass: a crash in between writes it twice, never not."""
+        where = f"{self._topics.clean.name} partition {number}"
+        found = unstorable(batches, poison)
+        if not found:
+            raise FatalError(f"{where} holds what cannot be stored: {poison}") from poison
+        owned.set_aside += len(found)
+        limit = self._settings.dead_letters_in_a_row_max
+        if limit and owned.set_aside > limit:
+            raise FatalError(
+                f"{where}: more than {limit} records in a row cannot be stored, the last because of {poison}. This is no "
+                "matter of single records: look at the release, the tables and REPLAY_DEAD_LETTERS_IN_A_ROW_MAX"
+            ) from poison
+        refused = [(each, found[each.batch.source_offset]) for each in batches if each.batch.source_offset in found]
+        self._letters.write(number, refused)
+        owned.pending.set_aside(found)
+        for each, why in refused:
+            log.error("dead_letter", partition=number, clean_offset=each.clean_offset, why=str(why))
 
     def _commit(self, number: int, owned: _Partition, committed: Committed) -> None:
         where = TopicPartition(
@@ -285,15 +340,18 @@ class CleanReader:
 
     def _open_assigned(self) -> None:
         now = time.monotonic()
-        for number in [each for each, at in self._opening.items() if now >= at]:
+        due = [number for number, at in self._opening.items() if now >= at]
+        for number in due:
             if self._stopping:
                 return
             try:
+                if number == due[0]:
+                    self._same_topics()
                 self._open(number)
             except RetryableError as error:
                 log.warning("partition_not_opened_yet", partition=number, why=str(error))
-                self._opening[number] = time.monotonic() + OPEN_AGAIN_S
-                continue
+                self._opening.update(dict.fromkeys(due[due.index(number) :], time.monotonic() + OPEN_AGAIN_S))
+                return
             del self._opening[number]
             if not self._opening:
                 notify_ready()

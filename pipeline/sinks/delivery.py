@@ -7,11 +7,15 @@ that crashed repeats records, and one that slept through a rebalance may leave a
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 
-from pipeline.errors import RetryableError
+import msgspec
+
+from pipeline.errors import PoisonError, RetryableError
 from pipeline.model.batches import CleanBatch
+from pipeline.storage.blocks import events_of
 
 NOTHING_DONE = -1
 
@@ -89,16 +93,30 @@ class Pending:
     def up_to(self, last: int) -> list[Taken]:
         return [each for each in self.batches if each.batch.source_last_offset <= last]
 
+    def set_aside(self, source_offsets: Iterable[int]) -> None:
+        """Empties these batches: they count for the mark, and have nothing to store."""
+        gone = set(source_offsets)
+        self.batches = [
+            Taken(msgspec.structs.replace(each.batch, payload=b"", event_count=0, next_parts=()), each.clean_offset)
+            if each.batch.source_offset in gone
+            else each
+            for each in self.batches
+        ]
+        self._sum()
+
     def done(self, last: int, now_s: float) -> int | None:
         """Everything up to `last` is stored: forgets it, returns the clean offset to go on reading from."""
         finished = self.up_to(last)
         self.batches = self.batches[len(finished) :]
         self.mark = last
         self.oldest_s = now_s
+        self._sum()
+        return finished[-1].clean_offset + 1 if finished else None
+
+    def _sum(self) -> None:
         self.rows = sum(each.batch.event_count for each in self.batches)
         self.blocks = sum(blocks_at_most(each.batch) for each in self.batches)
         self.payload_bytes = sum(len(each.batch.payload) for each in self.batches)
-        return finished[-1].clean_offset + 1 if finished else None
 
 
 @dataclass(frozen=True)
@@ -147,3 +165,26 @@ Flushed = Done | NeedMore
 
 class MovedOnError(RetryableError):
     """The store is ahead of what this sink knows of a partition: take the partition up anew, from the store's mark."""
+
+
+class UnstorableError(PoisonError):
+    """Some of the batches offered cannot be stored, whatever is tried; all others can."""
+
+    def __init__(self, found: dict[int, PoisonError]) -> None:
+        first = next(iter(found.values()))
+        super().__init__(first.reason, first.detail)
+        self.found = found
+        """By source offset."""
+
+
+def unstorable(batches: Iterable[Taken], poison: PoisonError) -> dict[int, PoisonError]:
+    """Which batches a store's error is about, by source offset: those it names, else those whose payload is broken."""
+    if isinstance(poison, UnstorableError):
+        return poison.found
+    found = {}
+    for each in batches:
+        try:
+            events_of(each.batch)
+        except PoisonError as error:
+            found[each.batch.source_offset] = error
+    return found

@@ -11,10 +11,12 @@ import pyarrow as pa
 import structlog
 
 from pipeline.errors import FatalError, PoisonError, RetryableError
+from pipeline.model.batches import CleanBatch
 from pipeline.model.blocks import Manifest
 from pipeline.settings import Settings
 from pipeline.sinks.consume import CleanReader
 from pipeline.sinks.delivery import NOTHING_DONE, Done, FlushLimits, NeedMore, Taken
+from pipeline.sinks.lives import TopicLives
 from pipeline.sinks.rows import within_datetime
 from pipeline.sinks.staging import Stage
 from pipeline.storage.blobs import BlobStore, MissingBlobError, open_store, require_conditional_put
@@ -125,6 +127,16 @@ class ObjectStore:
                     return NeedMore(reached)
         return Done(goal)
 
+    def retry(self, batch: CleanBatch) -> None:
+        """Stores a batch that was a dead letter, in an object of its own: no other begins with its offset. Raises
+        PoisonError where it is one still."""
+        place = Place(self._topic, batch.epoch, batch.source_partition)
+        packed = pack(place, batch.retention, batch.source_offset, [batch])
+        manifest = packed.manifest
+        if not self._blobs.put_if_absent(manifest.object, packed.body):
+            manifest = self._adopt(manifest.object)
+        self._finish(manifest)
+
     def close(self, partition: int) -> None:
         """Nothing is kept between flushes."""
 
@@ -170,7 +182,9 @@ def run(settings: Settings) -> None:
         payload_bytes=settings.objects_flush_bytes,
         age_ms=settings.objects_flush_age_ms,
     )
+    lives = TopicLives(settings)
     try:
-        CleanReader(settings, name="objects", store=store, limits=limits).run()
+        CleanReader(settings, name="objects", store=store, limits=limits, same_topics=lives.check).run()
     finally:
+        lives.end()
         store.end()

@@ -5,7 +5,9 @@ What queries filter by is promoted to typed columns; the event's data stays whol
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from typing import Any
 
 import msgspec
@@ -13,41 +15,41 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import FatalError
-from pipeline.model import rrweb
 from pipeline.model.batches import CleanBatch, SessionUpdate
-from pipeline.model.events import SessionEvent
 from pipeline.model.retention import expires_at_s
-from pipeline.storage.blocks import events_by_part
+from pipeline.sinks.promoted import Promoted, spread
+from pipeline.storage.blocks import events_of, parts_of
 
 SEQ_INDEX_BITS = 20
 """seq = source_offset * 2^20 + index: a batch of 8 MiB holds fewer events than that."""
 
 SOURCE_OFFSET_MAX = 2 ** (64 - SEQ_INDEX_BITS) - 1
 UINT32_MAX = 2**32 - 1
-MESSAGE_CHARS_MAX = 1_000
 MINUTE_MS = 60_000
 TS_MIN_MS, TS_MAX_MS = 0, 7_258_118_399_999
 """DateTime64(3) of ClickHouse holds 1900–2299; a timestamp outside 1970–2199 is stored at the nearer end."""
 
 _TS = pa.timestamp("ms", "UTC")
+_WORD = pa.dictionary(pa.int32(), pa.string())
+"""Texts that repeat travel as a dictionary of distinct ones and an index a row: a third of the time of an insert."""
 _EVENTS = pa.schema(
     [
-        ("tenant", pa.string()),
-        ("session_id", pa.string()),
-        ("part", pa.string()),
-        ("window_id", pa.string()),
-        ("user_id", pa.string()),
+        ("tenant", _WORD),
+        ("session_id", _WORD),
+        ("part", _WORD),
+        ("window_id", _WORD),
+        ("user_id", _WORD),
         ("seq", pa.uint64()),
         ("ts", _TS),
-        ("type", pa.string()),
-        ("source", pa.string()),
+        ("type", _WORD),
+        ("source", _WORD),
         ("late", pa.bool_()),
         ("expires_at", pa.uint32()),
-        ("url", pa.string()),
-        ("target", pa.string()),
-        ("text", pa.string()),
-        ("level", pa.string()),
-        ("message", pa.string()),
+        ("url", _WORD),
+        ("target", _WORD),
+        ("text", _WORD),
+        ("level", _WORD),
+        ("message", _WORD),
         ("x", pa.float64()),
         ("y", pa.float64()),
         ("data", pa.binary()),
@@ -73,62 +75,60 @@ _MINUTES = pa.schema(
 )
 
 
-class _Data(msgspec.Struct):
-    """The members of any portable event's data that have a column; all else is passed over unread."""
-
-    url: Any = None
-    target: Any = None
-    text: Any = None
-    value: Any = None
-    x: Any = None
-    y: Any = None
-    scrollX: Any = None
-    scrollY: Any = None
-    type: Any = None
-    args: msgspec.Raw = msgspec.Raw(b"")
-    message: Any = None
-    reason: Any = None
-
-
-_read = msgspec.json.Decoder(_Data).decode
-
-
 def event_rows(batches: Iterable[CleanBatch]) -> pa.Table:
-    """One row an event, in source order; of rrweb's events those that portable clients have a type for, by that type. Raises PoisonError where a payload is broken, FatalError where seq ends.
+    """One row an event, in source order; of rrweb's events those that portable clients have a type for, by that type.
 
-    What a batch's events share is laid out once a batch and repeated by index; only what differs is touched event by event.
+    Raises PoisonError where a payload is broken, FatalError where seq ends. What a batch's events share is laid out once a
+    batch and repeated by index; only what differs is touched event by event.
     """
     shared: list[tuple[Any, ...]] = []
     batch_of: list[int] = []
-    own: list[tuple[Any, ...]] = []
+    parts: list[str] = []
+    part_of: list[int] = []
+    indices: list[int] = []
+    times: list[int] = []
+    data = _Binaries()
+    promoted = Promoted()
     for number, batch in enumerate(batches):
-        if batch.source_offset > SOURCE_OFFSET_MAX:
-            raise FatalError(
-                f"source partition {batch.source_partition} has reached offset {batch.source_offset}, and seq holds "
-                f"{SOURCE_OFFSET_MAX}: make the raw topic anew and raise REPLAY_EPOCH"
-            )
         shared.append(_shared(batch))
-        before = len(own)
-        seq = batch.source_offset << SEQ_INDEX_BITS
-        columns_of = _portable if batch.source == "portable" else _rrweb
-        own += [
-            (part, seq + index, within_datetime(event.timestamp), *promoted, bytes(event.data), index)
-            for index, part, event in events_by_part(batch)
-            if (promoted := columns_of(event)) is not None
-        ]
-        batch_of += [number] * (len(own) - before)
-    taken = pa.array(batch_of, pa.int64())
-    columns = {name: column.take(taken) for name, column in _columns(_SHARED, shared).items()} | _columns(_OWN, own)
+        events = events_of(batch)
+        kept: Sequence[int] = range(len(events))
+        if batch.source == "portable":
+            promoted.add_portable(events)
+        else:
+            kept = promoted.add_rrweb(events)
+            events = [events[index] for index in kept]
+        batch_of += [number] * len(kept)
+        indices += kept
+        for part, begin, end in parts_of(batch):
+            part_of += [len(parts)] * (bisect_left(kept, end) - bisect_left(kept, begin))
+            parts.append(part)
+        times += [event.timestamp for event in events]
+        data.add([event.data for event in events])
+    taken = pa.array(batch_of, pa.int32())
+    columns = {name: spread(column, taken) for name, column in _columns(_SHARED, shared).items()} | promoted.columns()
+    columns["part"] = spread(pa.array(parts, pa.string()), pa.array(part_of, pa.int32()))
+    columns["event_index"] = pa.array(indices, pa.uint32())
+    columns["seq"] = pc.add(
+        pc.shift_left(columns["source_offset"], pa.scalar(SEQ_INDEX_BITS, pa.uint64())),
+        columns["event_index"].cast(pa.uint64()),
+    )
+    columns["ts"] = _within_datetime(times)
+    columns["data"] = data.column()
     return pa.table([columns[name] for name in _EVENTS.names], _EVENTS)
 
 
 _SHARED = ("tenant", "session_id", "window_id", "user_id", "source", "late", "expires_at", "epoch", "source_partition",
            "source_offset", "clock_correction_ms")  # fmt: skip
-_OWN = ("part", "seq", "ts", "type", "url", "target", "text", "level", "message", "x", "y", "data", "event_index")
 
 
 def _shared(batch: CleanBatch) -> tuple[Any, ...]:
     """The columns `_SHARED` of every event of a batch."""
+    if batch.source_offset > SOURCE_OFFSET_MAX:
+        raise FatalError(
+            f"source partition {batch.source_partition} has reached offset {batch.source_offset}, and seq holds "
+            f"{SOURCE_OFFSET_MAX}: make the raw topic anew and raise REPLAY_EPOCH"
+        )
     return (
         batch.tenant,
         batch.session_id,
@@ -145,66 +145,39 @@ def _shared(batch: CleanBatch) -> tuple[Any, ...]:
 
 
 def _columns(names: tuple[str, ...], rows: list[tuple[Any, ...]]) -> dict[str, pa.Array]:
-    """Rows → Arrow columns by name, typed as in `events`."""
+    """Rows → Arrow columns by name, of plain types."""
     values = zip(*rows, strict=True) if rows else ((),) * len(names)
-    return {name: pa.array(column, _EVENTS.field(name).type) for name, column in zip(names, values, strict=True)}
+    types = (_EVENTS.field(name).type for name in names)
+    return {
+        name: pa.array(column, pa.string() if kind == _WORD else kind)
+        for name, column, kind in zip(names, values, types, strict=True)
+    }
 
 
-_Promoted = tuple[str, str, str, str, str, float | None, float | None]
-"""url, target, text, level, message, x, y; empty or None where the type has no such thing."""
-
-_NOTHING_PROMOTED: _Promoted = ("", "", "", "", "", None, None)
-
-
-def _portable(event: SessionEvent) -> tuple[str, *_Promoted]:
-    """The type, and what is promoted."""
-    return str(event.type), *_promoted(event)
-
-
-def _rrweb(event: SessionEvent) -> tuple[str, *_Promoted] | None:
-    """The same of an event by rrweb or posthog; None where it has no row: it is replayed from its block. What the client's
-    own types are called by name (none is, today) is as portable."""
-    if isinstance(event.type, str):
-        return _portable(event)
+def _within_datetime(times: list[int]) -> pa.Array:
     try:
-        said = rrweb.read(event)
-    except (msgspec.DecodeError, ValueError, RecursionError):
-        return None
-    if said is None or said.kind not in rrweb.TYPED_KINDS:
-        return None
-    message = said.message[:MESSAGE_CHARS_MAX]
-    return said.kind, _text(said.url), "", _text(said.text), said.level, message, _number(said.x), _number(said.y)
+        found = pa.array(times, pa.int64())
+    except OverflowError:
+        return pa.array(map(within_datetime, times), pa.int64()).cast(_TS)
+    least, most = pa.scalar(TS_MIN_MS, pa.int64()), pa.scalar(TS_MAX_MS, pa.int64())
+    return pc.min_element_wise(pc.max_element_wise(found, least), most).cast(_TS)
 
 
-def _promoted(event: SessionEvent) -> _Promoted:
-    kind = event.type
-    if not isinstance(kind, str):
-        return _NOTHING_PROMOTED
-    try:
-        data = _read(event.data)
-    except (msgspec.DecodeError, ValueError, RecursionError):  # not UTF-8 is a ValueError, too deep a RecursionError
-        return _NOTHING_PROMOTED
-    if kind == "mousemove":
-        return "", "", "", "", "", _number(data.x), _number(data.y)
-    if kind == "scroll":
-        return "", "", "", "", "", _number(data.scrollX), _number(data.scrollY)
-    level = message = ""
-    if kind == "console":
-        level = _text(data.type)
-        message = bytes(data.args).decode(errors="replace")
-    elif kind == "error":
-        level, message = "error", _text(data.message)
-    elif kind == "promise_error":
-        level, message = "error", _text(data.reason)
-    return (
-        _text(data.url),
-        _text(data.target),
-        _text(data.value if kind == "input" else data.text),
-        level,
-        message[:MESSAGE_CHARS_MAX],
-        _number(data.x),
-        _number(data.y),
-    )
+class _Binaries:
+    """A binary column that grows. Joined by the batch, so that no event is kept: an object a value costs more."""
+
+    def __init__(self) -> None:
+        self._joined: list[bytes] = []
+        self._lengths: list[int] = []
+
+    def add(self, values: list[msgspec.Raw]) -> None:
+        self._joined.append(b"".join(values))
+        self._lengths += map(len, values)
+
+    def column(self) -> pa.Array:
+        offsets = pa.array(accumulate(self._lengths, initial=0), pa.int32())
+        buffers = [None, offsets.buffers()[1], pa.py_buffer(b"".join(self._joined))]
+        return pa.BinaryArray.from_buffers(pa.binary(), len(self._lengths), buffers)
 
 
 def minute_rows(rows: pa.Table, first: int) -> pa.Table:
@@ -216,7 +189,8 @@ def minute_rows(rows: pa.Table, first: int) -> pa.Table:
     minute = pc.multiply(pc.divide(rows.column("ts").cast(pa.int64()), MINUTE_MS), MINUTE_MS // 1000)
     keys = ["tenant", "minute", "type", "source", "epoch", "source_partition"]
     counted = (
-        rows.append_column("minute", minute.cast(pa.uint32()))
+        rows.select(["tenant", "type", "source", "epoch", "source_partition", "seq", "expires_at"])
+        .append_column("minute", minute.cast(pa.uint32()))
         .group_by(keys, use_threads=False)
         .aggregate([("seq", "count"), ("expires_at", "max")])
     )
@@ -225,7 +199,7 @@ def minute_rows(rows: pa.Table, first: int) -> pa.Table:
         "events": counted.column("seq_count").cast(pa.uint64()),
         "expires_at": counted.column("expires_at_max"),
     }
-    return pa.table([columns[name] for name in _MINUTES.names], _MINUTES)
+    return pa.table([columns[name].cast(_MINUTES.field(name).type) for name in _MINUTES.names], _MINUTES)
 
 
 def session_rows(updates: Iterable[tuple[SessionUpdate, int]]) -> pa.Table:
@@ -308,16 +282,3 @@ _USERS = pa.schema(
 def within_datetime(ms: int) -> int:
     """The nearest time that the timestamp columns hold."""
     return min(max(ms, TS_MIN_MS), TS_MAX_MS)
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""
-
-
-def _number(value: Any) -> float | None:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return None
-    try:
-        return float(value)
-    except OverflowError:  # JSON's whole numbers have no end
-        return None

@@ -12,9 +12,12 @@ from dataclasses import dataclass
 
 import structlog
 
+from pipeline.errors import PoisonError, RetryableError
+from pipeline.model.batches import CleanBatch
 from pipeline.settings import Settings
 from pipeline.sinks.consume import CleanReader
-from pipeline.sinks.delivery import NOTHING_DONE, Done, FlushLimits, MovedOnError, NeedMore, Taken
+from pipeline.sinks.delivery import NOTHING_DONE, Done, FlushLimits, MovedOnError, NeedMore, Taken, UnstorableError
+from pipeline.sinks.lives import TopicLives
 from pipeline.sinks.rows import event_rows, minute_rows
 from pipeline.sinks.sessions import SessionReader
 from pipeline.sinks.staging import Stage
@@ -34,9 +37,10 @@ class Claim:
 
 _MINE = "epoch = {epoch:UInt32} AND source_partition = {partition:UInt32}"
 
-_GUARD = f"""
-    NOT EXISTS (SELECT 1 FROM {{db}}.claims WHERE {_MINE} AND first = {{first:UInt64}} AND state = 'done')
-    AND seq NOT IN (
+_NOT_DONE = f"NOT EXISTS (SELECT 1 FROM {{db}}.claims WHERE {_MINE} AND first = {{first:UInt64}} AND state = 'done')"
+
+_NEW = f"""
+    seq NOT IN (
         SELECT seq FROM {{db}}.events
         WHERE {_MINE} AND source_offset BETWEEN {{first:UInt64}} AND {{last:UInt64}}
           AND (tenant, session_id) IN (SELECT tenant, session_id FROM {{stage}}))
@@ -47,6 +51,10 @@ _GUARD = f"""
             ON e.tenant = s.tenant AND e.session_id = s.session_id
         WHERE s.source_offset <= e.up_to)
 """
+
+_GUARD = f"{_NOT_DONE} AND {_NEW}"
+REFUSED_AT_ONCE = 100
+"""So many refused batches of a block are told at once; where it has more, more are found by its next flush."""
 
 
 class WarehouseStore:
@@ -120,13 +128,60 @@ class WarehouseStore:
         name = f"{self._epoch}-{partition}-{claim.first}-{claim.last}"
         where = {"epoch": self._epoch, "partition": partition, "first": claim.first, "last": claim.last}
         rows = event_rows(each.batch for each in batches)
-        self._events.insert(rows, token=f"rows-{name}", guard=_GUARD, **where)
+        try:
+            self._events.insert(rows, token=f"rows-{name}", guard=_GUARD, **where)
+        except PoisonError as poison:
+            raise self._refused(batches, name, where) from poison
         self._warehouse.insert("minutes", minute_rows(rows, claim.first))
         self._warehouse.command(
             "INSERT INTO {db}.claims (epoch, source_partition, first, last, state) "
             f"SETTINGS insert_deduplicate = 1, insert_deduplication_token = 'done-{name}' "
             "SELECT {epoch:UInt32}, {partition:UInt32}, {first:UInt64}, {last:UInt64}, 'done' "
-            f"WHERE NOT EXISTS (SELECT 1 FROM {{db}}.claims WHERE {_MINE} AND first = {{first:UInt64}} AND state = 'done')",
+            f"WHERE {_NOT_DONE}",
+            **where,
+        )
+
+    def _refused(self, batches: list[Taken], name: str, where: dict[str, int]) -> UnstorableError | RetryableError:
+        """Which batches hold the value that the warehouse does not take. Pieces without one go in; what of the claim is
+        left goes in with the next flush, past what is there already. The same batches are halved in the same way by all."""
+        found: dict[int, PoisonError] = {}
+        pieces = [[each for each in batches if each.batch.event_count]]
+        while pieces and len(found) < REFUSED_AT_ONCE:
+            piece = pieces.pop(0)
+            first, last = piece[0].batch.source_offset, piece[-1].batch.source_offset
+            rows = event_rows(each.batch for each in piece)
+            try:
+                self._events.insert(rows, token=f"rows-{name}-{first}-{last}", guard=_GUARD, **where)
+            except PoisonError as poison:
+                if len(piece) == 1:
+                    found[first] = poison
+                else:
+                    pieces += [piece[: len(piece) // 2], piece[len(piece) // 2 :]]
+        return (
+            UnstorableError(found) if found else RetryableError("the warehouse refused a block and took it in pieces")
+        )
+
+    def retry(self, batch: CleanBatch) -> None:
+        """Stores a batch that was a dead letter: rows that are not there yet, and the counts of its claim anew. Raises
+        PoisonError where it is one still, RetryableError where the sink has not done its claim yet."""
+        mine = {"epoch": batch.epoch, "partition": batch.source_partition}
+        claims = self._warehouse.rows(
+            f"SELECT first, last FROM {{db}}.claims WHERE {_MINE} AND state = 'done' "
+            "AND first <= {offset:UInt64} AND last >= {offset:UInt64}",
+            **mine,
+            offset=batch.source_offset,
+        )
+        if not claims:
+            raise RetryableError(f"the warehouse sink has not passed source offset {batch.source_offset} yet")
+        first, last = claims[0]
+        where = {**mine, "first": first, "last": last}
+        token = f"retry-{batch.epoch}-{batch.source_partition}-{batch.source_offset}"
+        self._events.insert(event_rows([batch]), token=token, guard=_NEW, **where)
+        self._warehouse.command(
+            "INSERT INTO {db}.minutes (tenant, minute, type, source, epoch, source_partition, first, events, expires_at) "
+            "SELECT tenant, toStartOfMinute(ts) AS minute, type, source, epoch, source_partition, {first:UInt64}, count(), "
+            f"max(expires_at) FROM {{db}}.events WHERE {_MINE} AND source_offset BETWEEN {{first:UInt64}} AND {{last:UInt64}} "
+            "GROUP BY tenant, minute, type, source, epoch, source_partition",
             **where,
         )
 
@@ -147,10 +202,12 @@ def run(settings: Settings) -> None:
         age_ms=settings.warehouse_flush_age_ms,
     )
     sessions = SessionReader(settings)
-    reader = CleanReader(settings, name="warehouse", store=store, limits=limits)
+    lives = TopicLives(settings)
+    reader = CleanReader(settings, name="warehouse", store=store, limits=limits, same_topics=lives.check)
     sessions.start()
     try:
         reader.run()
     finally:
         sessions.stop()
+        lives.end()
         store.end()

@@ -139,6 +139,16 @@ def manifest_key(key: str) -> str:
     return key.removesuffix(OBJECT_SUFFIX) + MANIFEST_SUFFIX
 
 
+def events_of(batch: CleanBatch) -> list[SessionEvent]:
+    """The events of a clean batch, in order. Raises PoisonError as `events_by_part` does."""
+    return _decoded(batch, decode_payload)
+
+
+def parts_of(batch: CleanBatch) -> Iterator[tuple[str, int, int]]:
+    """(part, start, end): which of a clean batch's events are of which part of the session."""
+    return _parts(batch, batch.event_count)
+
+
 def events_by_part(batch: CleanBatch) -> Iterator[tuple[int, str, SessionEvent]]:
     """(index, part, event) of every event of a clean batch, in order.
 

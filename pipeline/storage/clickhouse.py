@@ -14,8 +14,9 @@ import pyarrow as pa
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError, OperationalError
 
-from pipeline.errors import FatalError, RetryableError
+from pipeline.errors import FatalError, PoisonError, RetryableError
 from pipeline.settings import Settings
+from pipeline.storage import cluster
 
 CONNECT_TIMEOUT_S = 5
 ANSWER_TIMEOUT_S = 60
@@ -25,6 +26,8 @@ Found = TypeVar("Found")
 _RETRYABLE = frozenset(
     {3, 32, 159, 160, 173, 202, 203, 209, 210, 225, 241, 242, 252, 279, 285, 286, 319, 394, 425, 999}
 )
+#: Codes that speak of a value: it cannot be parsed, does not fit its column, breaks a constraint.
+_ABOUT_A_VALUE = frozenset({6, 27, 38, 41, 69, 70, 72, 117, 128, 131, 190, 321, 349, 469, 675, 691})
 _CODE = re.compile(r"code: (\d+)", re.I)
 #: What stands before the server (a balancer, a proxy) answers without a code: away, too busy, broken, a time-out.
 _AWAY = re.compile(r"HTTP driver received HTTP status (?:5\d\d|408|429)")
@@ -38,6 +41,7 @@ class ClickHouse:
     def __init__(self, settings: Settings) -> None:
         self._url = settings.warehouse
         self._client: Client | None = None
+        self._settings = SETTINGS | (cluster.SETTINGS if settings.warehouse_cluster else {})
         self.database = settings.warehouse_database
 
     def rows(self, sql: str, **parameters: Any) -> list[tuple[Any, ...]]:
@@ -54,7 +58,8 @@ class ClickHouse:
         self._do(lambda client: client.command(self._sql(sql), parameters=parameters))
 
     def insert(self, table: str, rows: pa.Table) -> None:
-        """Appends an Arrow table; it is in the table when this returns. An error leaves it unknown whether it is."""
+        """Appends an Arrow table; it is in the table when this returns. An error leaves it unknown whether it is.
+        PoisonError: the warehouse refused a value of some row, here and in `command`."""
         if rows.num_rows:
             self._do(lambda client: client.insert_arrow(table, rows, database=self.database))
 
@@ -74,7 +79,7 @@ class ClickHouse:
                     autogenerate_session_id=False,
                     connect_timeout=CONNECT_TIMEOUT_S,
                     send_receive_timeout=ANSWER_TIMEOUT_S,
-                    settings=SETTINGS,
+                    settings=self._settings,
                 )
             return work(self._client)
         except ClickHouseError as error:
@@ -83,8 +88,8 @@ class ClickHouse:
             raise RetryableError(f"the warehouse cannot be reached ({type(error).__name__})") from error
 
 
-def _translated(error: ClickHouseError) -> RetryableError | FatalError:
-    """The server's message may quote data: only its code goes on."""
+def _translated(error: ClickHouseError) -> RetryableError | PoisonError | FatalError:
+    """The server's message may quote data: only its code goes on. PoisonError where another row might have gone in."""
     found = _CODE.search(str(error))
     if found is None:
         away = isinstance(error, OperationalError) or _AWAY.match(str(error))
@@ -93,4 +98,6 @@ def _translated(error: ClickHouseError) -> RetryableError | FatalError:
     code = int(found[1])
     if code in _RETRYABLE:
         return RetryableError(f"the warehouse cannot take it now (ClickHouse code {code})")
+    if code in _ABOUT_A_VALUE:
+        return PoisonError("rejected_row", f"the warehouse refused a value (ClickHouse code {code})")
     return FatalError(f"the warehouse refused a statement (ClickHouse code {code}); its own log says which")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
 
@@ -16,7 +17,14 @@ import pyarrow as pa
 from pipeline.errors import ConfigurationError
 from pipeline.settings import Settings
 from pipeline.storage.clickhouse import ClickHouse
+from pipeline.storage.cluster import render
 
+_BOOK = (
+    "CREATE DATABASE IF NOT EXISTS {database}",
+    "CREATE TABLE IF NOT EXISTS {database}.migrations (name String, sha256 FixedString(64), "
+    "applied_at DateTime64(3, 'UTC') DEFAULT now64(3)) ENGINE = MergeTree ORDER BY name",
+)
+"""Where the applied migrations are recorded."""
 _STATEMENT_END = re.compile(r";[ \t]*$", re.M)
 
 
@@ -44,6 +52,15 @@ def migrations() -> list[Migration]:
     return found
 
 
+def rendered(statements: Iterable[str], settings: Settings) -> list[str]:
+    """The statements as they are run: for one server, or for the cluster that REPLAY_WAREHOUSE_CLUSTER names."""
+    return [
+        sql.replace("{database}", f"`{settings.warehouse_database}`")
+        for each in statements
+        for sql in render(each, settings.warehouse_database, settings.warehouse_cluster)
+    ]
+
+
 def migrate(settings: Settings) -> list[str]:
     """Brings the database up to date and returns the names applied now.
 
@@ -51,11 +68,8 @@ def migrate(settings: Settings) -> list[str]:
     """
     warehouse = ClickHouse(settings)
     try:
-        warehouse.command("CREATE DATABASE IF NOT EXISTS {db}")
-        warehouse.command(
-            "CREATE TABLE IF NOT EXISTS {db}.migrations (name String, sha256 FixedString(64), "
-            "applied_at DateTime64(3, 'UTC') DEFAULT now64(3)) ENGINE = MergeTree ORDER BY name"
-        )
+        for sql in rendered(_BOOK, settings):
+            warehouse.command(sql)
         applied = {name: _text(sha256) for name, sha256 in warehouse.rows("SELECT name, sha256 FROM {db}.migrations")}
         done = []
         for each in migrations():
@@ -66,8 +80,8 @@ def migrate(settings: Settings) -> list[str]:
                         "restore the file and put the change into the next number"
                     )
                 continue
-            for sql in each.statements:
-                warehouse.command(sql.replace("{database}", "{db}"))
+            for sql in rendered(each.statements, settings):
+                warehouse.command(sql)
             warehouse.insert("migrations", pa.table({"name": [each.name], "sha256": [each.sha256]}))
             done.append(each.name)
         return done

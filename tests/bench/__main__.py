@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 import time
 
-from tests.bench import chain, memory, objects, sink, startup, worker
+from tests.bench import chain, memory, objects, queries, sink, startup, worker
 
 
 def main() -> int:
     started = time.monotonic()
-    for module in (startup, chain, worker, sink, objects, memory):
+    for module in (startup, chain, worker, sink, objects, queries, memory):
         print(
             f"\n== {module.__name__.removeprefix('tests.bench.')}: {(module.__doc__ or '').splitlines()[0]}", flush=True
         )

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pytest
 
-from pipeline.errors import RetryableError
+from pipeline.errors import FatalError, PoisonError, ReplayError, RetryableError
 from pipeline.settings import Settings
 from pipeline.storage import clickhouse
 from pipeline.storage.clickhouse import ClickHouse
@@ -68,3 +68,26 @@ def test_an_insert_whose_answer_is_lost_is_there_and_a_cut_one_is_not(
     with proxy.faulty(fault, share=1.0), pytest.raises(RetryableError):
         warehouse.insert(TABLE, ROWS)
     assert warehouse.value(f"SELECT count() FROM {TABLE}") == there
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (159, RetryableError),  # TIMEOUT_EXCEEDED
+        (252, RetryableError),  # TOO_MANY_PARTS
+        (6, PoisonError),  # CANNOT_PARSE_TEXT
+        (69, PoisonError),  # ARGUMENT_OUT_OF_BOUND
+        (469, PoisonError),  # VIOLATED_CONSTRAINT
+        (60, FatalError),  # UNKNOWN_TABLE
+        (497, FatalError),  # ACCESS_DENIED
+    ],
+)
+def test_a_servers_code_tells_what_to_do_and_its_message_goes_no_further(
+    engine: Settings, code: int, kind: type[ReplayError]
+) -> None:
+    warehouse = ClickHouse(dataclasses.replace(engine, warehouse_database="default"))
+    with pytest.raises(kind, match=f"code {code}") as error:
+        warehouse.command(
+            f"SELECT throwIf(1, 'what was recorded', {code}::Int16) SETTINGS allow_custom_error_code_in_throwif = 1"
+        )
+    assert "recorded" not in str(error.value)

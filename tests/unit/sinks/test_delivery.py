@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+from pipeline.errors import PoisonError
 from pipeline.sinks.delivery import (
     FlushLimits,
     Pending,
     Taken,
+    UnstorableError,
     Verdict,
     is_due,
     judge,
+    unstorable,
 )
 from tests.unit.sinks.clean import batch, clicks, lost, part_start
 
@@ -96,3 +99,21 @@ def test_what_is_done_is_forgotten_and_the_rest_keeps_its_sums() -> None:
     rest = len(clicks(7, range(2)).payload)
     assert pending.done(6, now_s=2.0) == 1_007
     assert (pending.mark, pending.last, pending.rows, pending.blocks, pending.payload_bytes) == (6, 7, 2, 1, rest)
+
+
+def test_what_is_set_aside_has_nothing_to_store_and_still_counts_for_the_mark() -> None:
+    pending = filled(clicks(5, [1, 2]), clicks(6, [1, 2, 3], next_parts=(part_start(1, "1"),)), clicks(7))
+    pending.set_aside([6])
+    assert (pending.rows, pending.blocks, pending.last) == (3, 2, 7)
+    assert pending.payload_bytes == len(clicks(5, [1, 2]).payload) + len(clicks(7).payload)
+    assert [each.batch.source_offset for each in pending.within(LIMITS)] == [5, 6, 7]
+    assert pending.done(7, now_s=0) == 1_008
+
+
+def test_a_stores_error_is_about_the_batches_it_names_or_about_those_that_are_broken() -> None:
+    broken = batch(6, payload=b"{", event_count=1)
+    offered = [Taken(each, 1) for each in (clicks(5), broken, clicks(7))]
+    assert set(unstorable(offered, PoisonError("bad_payload", "one of them"))) == {6}
+    refused = {7: PoisonError("rejected_row", "code 469")}
+    assert unstorable(offered, UnstorableError(refused)) == refused
+    assert unstorable(offered[:1], PoisonError("bad_payload", "none of them")) == {}

@@ -15,6 +15,8 @@ from pipeline.settings import Settings
 from pipeline.topics import dead_letters
 from pipeline.topics.dead_letters import Letter
 
+_WHERE = {"worker": "on the raw topic again", "warehouse": "in the warehouse", "objects": "in the object store"}
+
 pass_settings = click.make_pass_decorator(Settings)
 
 
@@ -56,14 +58,18 @@ def show_letter(settings: Settings, offset: int, value: Path | None) -> None:
 @click.option("--reason", help="Every letter of this reason.")
 @pass_settings
 def retry_letters(settings: Settings, offsets: tuple[int, ...], everything: bool, reason: str | None) -> None:
-    """Put letters back onto replay.batches. They stay here until they are purged; what had arrived is a repeat."""
+    """Put letters back: the worker's onto replay.batches, a sink's into its store. They stay here until they are purged;
+    what had arrived is a repeat."""
     if (bool(offsets), everything, reason is not None).count(True) != 1:
         raise click.UsageError("name offsets, or --all, or --reason")
     chosen = [each for each in dead_letters.letters(settings, reason=reason) if not offsets or each.offset in offsets]
     missing = sorted(set(offsets) - {each.offset for each in chosen})
     if missing:
         raise NotFoundError(f"there is no dead letter at offset {', '.join(map(str, missing))}")
-    click.echo(f"{dead_letters.retry(settings, chosen)} letters are on the raw topic again")
+    from pipeline.sinks.retry import retry  # the stores' clients are slow to import
+
+    for stage, count in retry(settings, chosen).items():
+        click.echo(f"{count} letters are {_WHERE[stage]}")
 
 
 @dead_letters_group.command("purge")
