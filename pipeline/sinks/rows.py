@@ -18,6 +18,7 @@ from pipeline.model.batches import CleanBatch, SessionUpdate
 from pipeline.model.events import SessionEvent
 from pipeline.model.retention import expires_at_s
 from pipeline.storage.blocks import events_by_part
+from pipeline.storage.times import within_datetime
 
 SEQ_INDEX_BITS = 20
 """seq = source_offset * 2^20 + index: a batch of 8 MiB holds fewer events than that."""
@@ -26,8 +27,6 @@ SOURCE_OFFSET_MAX = 2 ** (64 - SEQ_INDEX_BITS) - 1
 UINT32_MAX = 2**32 - 1
 MESSAGE_CHARS_MAX = 1_000
 MINUTE_MS = 60_000
-TS_MIN_MS, TS_MAX_MS = 0, 7_258_118_399_999
-"""DateTime64(3) of ClickHouse holds 1900–2299; a timestamp outside 1970–2199 is stored at the nearer end."""
 
 _TS = pa.timestamp("ms", "UTC")
 _EVENTS = pa.schema(
@@ -303,11 +302,6 @@ _USERS = pa.schema(
         ("expires_at", pa.uint32()),
     ]
 )
-
-
-def within_datetime(ms: int) -> int:
-    """The nearest time that the timestamp columns hold."""
-    return min(max(ms, TS_MIN_MS), TS_MAX_MS)
 
 
 def _text(value: Any) -> str:

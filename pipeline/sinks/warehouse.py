@@ -17,8 +17,8 @@ from pipeline.sinks.consume import CleanReader
 from pipeline.sinks.delivery import NOTHING_DONE, Done, FlushLimits, MovedOnError, NeedMore, Taken
 from pipeline.sinks.rows import event_rows, minute_rows
 from pipeline.sinks.sessions import SessionReader
-from pipeline.sinks.staging import Stage
 from pipeline.storage.clickhouse import ClickHouse
+from pipeline.storage.staging import Stage
 from pipeline.topics.commits import Committed
 
 log = structlog.get_logger()

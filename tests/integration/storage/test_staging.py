@@ -10,10 +10,10 @@ import pytest
 
 from pipeline.errors import FatalError, RetryableError
 from pipeline.settings import Settings
-from pipeline.sinks import staging
 from pipeline.sinks.rows import event_rows
-from pipeline.sinks.staging import Stage
+from pipeline.storage import staging
 from pipeline.storage.clickhouse import ClickHouse
+from pipeline.storage.staging import Stage
 from tests.chaos.proxy import FaultProxy
 from tests.support import eventually
 from tests.unit.sinks import clean
