@@ -217,14 +217,31 @@ def read_manifest(body: bytes) -> Manifest:
     return msgspec.structs.replace(manifest, blocks=alive)
 
 
+def fault_of(frame: bytes, byte_length: int, sha256: str) -> str | None:
+    """What is wrong with the bytes read for a block: `cut` (the object ends before the block does), `erased`, `corrupt`
+    (not what its hash says); None where they are the block."""
+    if len(frame) < byte_length:
+        return "cut"
+    if hashlib.sha256(frame).hexdigest() == sha256:
+        return None
+    return "erased" if frame.startswith(_ERASED_MAGIC) else "corrupt"
+
+
+def block_text(frame: bytes) -> bytes:
+    """The NDJSON of one block. Raises PoisonError where it is no zstd frame."""
+    try:
+        return zstandard.ZstdDecompressor().decompress(frame, max_output_size=BLOCK_BYTES_MAX)
+    except zstandard.ZstdError:
+        raise PoisonError("bad_block", "the block is no zstd frame") from None
+
+
 def read_block(frame: bytes, sha256: str) -> list[Line]:
     """The lines of one block. Raises PoisonError where the bytes are not what the index says or not a block."""
-    if hashlib.sha256(frame).hexdigest() != sha256:
+    if fault_of(frame, len(frame), sha256):
         raise PoisonError("bad_block", "the block's bytes differ from its hash in the index")
     try:
-        text = zstandard.ZstdDecompressor().decompress(frame, max_output_size=BLOCK_BYTES_MAX)
-        return msgspec.json.Decoder(Line).decode_lines(text)
-    except (zstandard.ZstdError, msgspec.DecodeError) as error:
+        return msgspec.json.Decoder(Line).decode_lines(block_text(frame))
+    except msgspec.DecodeError as error:
         raise PoisonError("bad_block", f"the block cannot be read ({type(error).__name__})") from None
 
 
