@@ -17,6 +17,7 @@ from pipeline.observe import logs
 from pipeline.query.terminal import sessions_command, show_command
 from pipeline.settings import Settings
 from pipeline.topics.terminal import dead_letters_group
+from pipeline.upkeep.terminal import reindex_command, verify_command
 from pipeline.workers.redact.terminal import redact, rules_group
 
 pass_settings = click.make_pass_decorator(Settings)
@@ -210,6 +211,8 @@ def migrate(settings: Settings) -> None:
 main.add_command(dead_letters_group)
 main.add_command(sessions_command)
 main.add_command(show_command)
+main.add_command(verify_command)
+main.add_command(reindex_command)
 
 
 @main.command(short_help="Run the main job end to end and check it.")

@@ -15,7 +15,8 @@ of source offsets, in log order, one a line, every line self-describing:
 So `zstd -dc object | jq` reads all of it, and a range read of one block takes out one session. Readers that look at the
 first four bytes only (polars) see a zstd frame first; every zstd reader skips skippable frames (RFC 8878, 3.1.2). The
 trailer makes the object its own index: whoever loses the race for its key takes range and blocks from it, and an index can
-be rebuilt from the objects alone. An erased block is a skippable frame of the same length; it is not alive.
+be rebuilt from the objects alone. An erased block is a skippable frame of the same length; it is not alive, and the trailer
+names it no longer.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ _FRAME_MAGIC = b"\x28\xb5\x2f\xfd"
 _ERASED_MAGIC = struct.pack("<I", ERASED_MAGIC)
 _SKIPPABLE = struct.Struct("<II")
 BLOCK_BYTES_MAX = 1 << 30
+OBJECTS_PREFIX = "replays/v1/"
 MANIFEST_SUFFIX = ".manifest.json"
 OBJECT_SUFFIX = ".jsonl.zst"
 
@@ -86,7 +88,7 @@ def object_key(place: Place, retention: str, first: int, source_at_ms: int) -> s
     at = time.gmtime(min(max(source_at_ms, 0), SOURCE_AT_MAX_MS) // 1000)
     day, hour = time.strftime("%Y-%m-%d", at), time.strftime("%H", at)
     name = f"{place.topic}-{place.epoch}-{place.partition}-{first}{OBJECT_SUFFIX}"
-    return f"replays/v1/retention={retention}/date={day}/hour={hour}/{name}"
+    return f"{OBJECTS_PREFIX}retention={retention}/date={day}/hour={hour}/{name}"
 
 
 def manifest_key(key: str) -> str:
@@ -217,6 +219,11 @@ def read_manifest(body: bytes) -> Manifest:
     return msgspec.structs.replace(manifest, blocks=alive)
 
 
+def is_erased(begin: bytes) -> bool:
+    """Whether a frame that begins so is an erased block."""
+    return begin[:4] == _ERASED_MAGIC
+
+
 def fault_of(frame: bytes, byte_length: int, sha256: str) -> str | None:
     """What is wrong with the bytes read for a block: `cut` (the object ends before the block does), `erased`, `corrupt`
     (not what its hash says); None where they are the block."""
@@ -224,7 +231,7 @@ def fault_of(frame: bytes, byte_length: int, sha256: str) -> str | None:
         return "cut"
     if hashlib.sha256(frame).hexdigest() == sha256:
         return None
-    return "erased" if frame.startswith(_ERASED_MAGIC) else "corrupt"
+    return "erased" if is_erased(frame) else "corrupt"
 
 
 def block_text(frame: bytes) -> bytes:

@@ -7,14 +7,14 @@ or whose session was erased at or above its offset, stays out. So repeats and se
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 
 from pipeline.model.blocks import Manifest
 from pipeline.storage.clickhouse import ClickHouse
+from pipeline.storage.index_rows import IndexRow, rows_of
 from pipeline.storage.staging import Stage
-from pipeline.storage.times import within_datetime
 
 PAGE_ROWS = 50_000
 """Rows in one answer; a little more where the last object ends later. Some 600 bytes each here."""
@@ -54,60 +54,12 @@ _BLOCKS = pa.schema(
 )
 
 
-class IndexRow(NamedTuple):
-    """One row, times in ms since 1970 as the table holds them, `expires_at` in seconds."""
-
-    tenant: str
-    session_id: str
-    part: str
-    window_id: str
-    object: str
-    n: int
-    byte_start: int
-    byte_length: int
-    first_ts: int
-    last_ts: int
-    event_count: int
-    sha256: str
-    epoch: int
-    source_partition: int
-    source_offset: int
-    source_last_offset: int
-    expires_at: int
-
-
 _SELECT = """
     SELECT tenant, session_id, part, window_id, object, n, byte_start, byte_length, toUnixTimestamp64Milli(first_ts),
         toUnixTimestamp64Milli(last_ts), event_count, toString(sha256), epoch, source_partition, source_offset,
         source_last_offset, toUnixTimestamp(expires_at)
     FROM {db}.blocks
 """
-
-
-def rows_of(manifest: Manifest) -> list[IndexRow]:
-    """The index rows of one object. Pure."""
-    return [
-        IndexRow(
-            tenant=block.tenant,
-            session_id=block.session_id,
-            part=block.part,
-            window_id=block.window_id,
-            object=manifest.object,
-            n=block.n,
-            byte_start=block.byte_start,
-            byte_length=block.byte_length,
-            first_ts=within_datetime(block.first_ts),
-            last_ts=within_datetime(block.last_ts),
-            event_count=block.event_count,
-            sha256=block.sha256,
-            epoch=manifest.epoch,
-            source_partition=manifest.source_partition,
-            source_offset=block.source_offset,
-            source_last_offset=block.source_last_offset,
-            expires_at=manifest.expires_at,
-        )
-        for block in manifest.blocks
-    ]
 
 
 def indexed(warehouse: ClickHouse, *, page_rows: int = PAGE_ROWS) -> Iterator[IndexRow]:
