@@ -6,6 +6,7 @@ or whose session was erased at or above its offset, stays out. So repeats and se
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,16 +20,26 @@ from pipeline.storage.staging import Stage
 PAGE_ROWS = 50_000
 """Rows in one answer; a little more where the last object ends later. Some 600 bytes each here."""
 
-_GUARD = """
-    (object, n) NOT IN (SELECT object, n FROM {db}.blocks WHERE object = {object:String})
-    AND n NOT IN (
-        SELECT s.n FROM {stage} AS s
-        INNER JOIN (SELECT tenant, session_id, source_offset AS up_to FROM {db}.erasures
-                    WHERE epoch = {epoch:UInt32} AND source_partition = {partition:UInt32}
-                      AND source_offset >= {first:UInt64}) AS e
-            ON e.tenant = s.tenant AND e.session_id = s.session_id
+
+def _guard(objects: str, erasures: str) -> str:
+    """What may go in from the stage; `objects` and `erasures` narrow what of the two tables must be looked at."""
+    return f"""
+    (object, n) NOT IN (SELECT object, n FROM {{db}}.blocks WHERE {objects})
+    AND (object, n) NOT IN (
+        SELECT s.object, s.n FROM {{stage}} AS s
+        INNER JOIN (SELECT tenant, session_id, epoch, source_partition, source_offset AS up_to FROM {{db}}.erasures
+                    WHERE {erasures}) AS e
+            ON e.tenant = s.tenant AND e.session_id = s.session_id AND e.epoch = s.epoch
+                AND e.source_partition = s.source_partition
         WHERE s.source_offset <= e.up_to)
-"""
+    """
+
+
+_OF_ONE = _guard(
+    "object = {object:String}",
+    "epoch = {epoch:UInt32} AND source_partition = {partition:UInt32} AND source_offset >= {first:UInt64}",
+)
+_OF_MANY = _guard("object IN (SELECT object FROM {stage})", "source_offset >= (SELECT min(source_offset) FROM {stage})")
 
 _TS = pa.timestamp("ms", "UTC")
 _BLOCKS = pa.schema(
@@ -91,18 +102,23 @@ class BlockIndex:
 
     def insert(self, manifest: Manifest) -> None:
         """Indexes an object's blocks. Raises RetryableError where it is unknown whether they are in: insert them again."""
-        self._stage.insert(_table(manifest), token=_token(manifest), guard=_GUARD, **_guarded(manifest))
+        self._stage.insert(_table([manifest]), token=_token(manifest), guard=_OF_ONE, **_guarded(manifest))
 
     def complete(self, manifest: Manifest) -> int:
         """As `insert`, and makes sure that rows which were there once and were lost come back: how many were missing."""
-        return self._stage.complete(_table(manifest), token=_token(manifest), guard=_GUARD, **_guarded(manifest))
+        return self._stage.complete(_table([manifest]), token=_token(manifest), guard=_OF_ONE, **_guarded(manifest))
+
+    def complete_alone(self, manifests: list[Manifest]) -> int:
+        """As `complete`, for many objects in one insert. No token then keeps another writer of the same objects out: it
+        is for times when there is none."""
+        return self._stage.complete(_table(manifests), token=f"alone-{secrets.token_hex(16)}", guard=_OF_MANY)
 
     def close(self) -> None:
         self._stage.drop()
 
 
-def _table(manifest: Manifest) -> pa.Table:
-    return pa.Table.from_pylist([row._asdict() for row in rows_of(manifest)], _BLOCKS)
+def _table(manifests: list[Manifest]) -> pa.Table:
+    return pa.Table.from_pylist([row._asdict() for manifest in manifests for row in rows_of(manifest)], _BLOCKS)
 
 
 def _token(manifest: Manifest) -> str:

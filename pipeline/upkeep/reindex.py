@@ -1,19 +1,22 @@
 """The index rebuilt from the bucket alone: from each object's manifest, or from the object itself where that is gone.
 
-Only what is missing goes in, by the sink's own guarded insert, so it may run beside sinks and be run again. Nothing is
-taken out of the index: what has no bytes any more, `replay verify` tells.
+Only what is missing goes in, by the sink's own guarded insert, object by object, so it may run beside sinks and be run
+again. `alone`, while no sink runs, many objects share an insert, which is far faster. Nothing is taken out of the index:
+what has no bytes any more, `replay verify` tells.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
 import msgspec
+import structlog
 
-from pipeline.errors import PoisonError
+from pipeline.errors import PoisonError, RetryableError
 from pipeline.model.blocks import Manifest
 from pipeline.storage.ahead import Limits, read_ahead
 from pipeline.storage.blobs import BlobStore, MissingBlobError
@@ -24,6 +27,12 @@ from pipeline.storage.trailer import TAIL_BYTES, read_from_end
 from pipeline.upkeep.walk import Standing, Stranger, walk
 
 LIMITS = Limits(reads=8, read_bytes=32 << 20)
+ROWS_AT_ONCE = 20_000
+"""In one insert, where many objects may share it."""
+WAITS_S = (1.0, 5.0, 20.0, 60.0)
+"""Between tries to insert, where the warehouse cannot take it now."""
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
@@ -54,27 +63,76 @@ def reindex(
     warehouse: ClickHouse,
     *,
     now_s: int,
+    alone: bool = False,
     progress: Callable[[Rebuilt, str], None] = lambda _rebuilt, _key: None,
 ) -> Rebuilt:
     """Completes index and manifests. Raises RetryableError where a store is away: run it again, it goes on."""
-    rebuilt, index = Rebuilt(), BlockIndex(warehouse)
+    run = _Run(store, BlockIndex(warehouse), now_s=now_s, alone=alone)
     try:
         with ThreadPoolExecutor(LIMITS.reads, thread_name_prefix="reindex") as pool:
             jobs = ((each, _bytes_of(each)) for each in _objects(store, warehouse))
             for standing, found in read_ahead(pool, partial(_read, store), jobs, LIMITS):
-                if found is None:
-                    continue  # it was deleted since it was listed
-                rebuilt.objects += 1
-                if isinstance(found, PoisonError):
-                    rebuilt.unreadable.append(standing.key)
-                elif found.manifest.expires_at <= now_s:
-                    rebuilt.expired_objects += 1
-                else:
-                    _complete(store, index, standing, found, rebuilt)
-                progress(rebuilt, standing.key)
+                run.take(standing, found)
+                progress(run.rebuilt, standing.key)
+        run.insert()
     finally:
-        index.close()
-    return rebuilt
+        run.index.close()
+    return run.rebuilt
+
+
+class _Run:
+    """One walk: what was done so far, and which objects' rows are still to go in."""
+
+    def __init__(self, store: BlobStore, index: BlockIndex, *, now_s: int, alone: bool) -> None:
+        self.rebuilt, self.index = Rebuilt(), index
+        self._store, self._now_s, self._alone = store, now_s, alone
+        self._waiting: list[Manifest] = []
+        self._rows = 0
+
+    def take(self, standing: Standing, found: _Found | PoisonError | None) -> None:
+        """The manifest first, then the index: as the sink does."""
+        if found is None:
+            return
+        self.rebuilt.objects += 1
+        if isinstance(found, PoisonError):
+            self.rebuilt.unreadable.append(standing.key)
+            return
+        if found.manifest.expires_at <= self._now_s:
+            self.rebuilt.expired_objects += 1
+            return
+        self._complete_manifest(standing.key, found)
+        blocks, known = found.manifest.blocks, {row.n for row in standing.rows}
+        self.rebuilt.blocks += len(blocks)
+        if any(block.n not in known for block in blocks):
+            self._waiting.append(found.manifest)
+            self._rows += len(blocks)
+            if not self._alone or self._rows >= ROWS_AT_ONCE:
+                self.insert()
+
+    def _complete_manifest(self, key: str, found: _Found) -> None:
+        if found.beside:
+            return
+        body = encode_manifest(found.manifest)
+        if found.etag is None:
+            self.rebuilt.manifests_added += self._store.put_if_absent(manifest_key(key), body)
+        else:
+            self.rebuilt.manifests_mended += self._store.replace_if_match(manifest_key(key), body, found.etag)
+
+    def insert(self) -> None:
+        """What waits goes in. Tries for a while where the warehouse cannot take it now."""
+        for wait_s in (*WAITS_S, None):
+            try:
+                if self._alone and self._waiting:
+                    self.rebuilt.blocks_added += self.index.complete_alone(self._waiting)
+                else:
+                    self.rebuilt.blocks_added += sum(self.index.complete(each) for each in self._waiting)
+                break
+            except RetryableError as error:
+                if wait_s is None:
+                    raise
+                log.warning("reindex_waits", seconds=wait_s, why=str(error))
+                time.sleep(wait_s)
+        self._waiting, self._rows = [], 0
 
 
 def _objects(store: BlobStore, warehouse: ClickHouse) -> Iterator[Standing]:
@@ -89,7 +147,7 @@ def _bytes_of(standing: Standing) -> int:
 
 
 def _read(store: BlobStore, standing: Standing) -> _Found | PoisonError | None:
-    """The object's manifest, or why there is none; None where the object is gone."""
+    """The object's manifest, or why there is none; None where the object was deleted since it was listed."""
     assert standing.size is not None
     try:
         body, etag = store.get(manifest_key(standing.key)) if standing.manifest_size is not None else (b"", None)
@@ -111,16 +169,3 @@ def _its_own(key: str, manifest: Manifest) -> Manifest:
     if manifest.object != key:
         raise PoisonError("bad_manifest", "it is another object's")
     return manifest
-
-
-def _complete(store: BlobStore, index: BlockIndex, standing: Standing, found: _Found, rebuilt: Rebuilt) -> None:
-    """The manifest first, then the index: as the sink does. An erasure that comes in between wins: it knows the ETag."""
-    manifest, beside = found.manifest, manifest_key(standing.key)
-    if not found.beside and found.etag is None:
-        rebuilt.manifests_added += store.put_if_absent(beside, encode_manifest(manifest))
-    elif not found.beside and found.etag is not None:
-        rebuilt.manifests_mended += store.replace_if_match(beside, encode_manifest(manifest), found.etag)
-    rebuilt.blocks += len(manifest.blocks)
-    known = {row.n for row in standing.rows}
-    if any(block.n not in known for block in manifest.blocks):
-        rebuilt.blocks_added += index.complete(manifest)

@@ -24,12 +24,19 @@ def verify_command(settings: Settings, as_json: bool) -> None:
     """Check every replay object against its hashes, its manifest and the index, and the index against the objects.
 
     Reads every byte of the bucket once, in little memory; sinks may go on. Prints a line a finding: what is wrong, the
-    object, the block's number in it, why. Kinds: hole (a row of the index without its bytes), corrupt (not what its hash
-    says), erased (an index row of an erased block), orphan (an object or block that is not in the index), doubled (indexed
-    twice), differs (the index says something else than the object), unreadable (an object without its trailer), manifest
-    (missing, broken or different), overlap (two objects claim the same source offsets), unknown (not ours).
+    object, the block's number in it, why.
 
-    Orphans and manifests are mended by `replay reindex`.
+    \b
+    hole        a row of the index without its bytes
+    corrupt     a block's bytes are not what its hash says
+    erased      a row of the index for a block that was erased
+    orphan      a block, or a whole object, that is not in the index: see `replay reindex`
+    doubled     a block that is in the index more than once
+    differs     the index says something else than the object itself
+    unreadable  an object without its trailer: cut short, changed, or not ours
+    manifest    missing, broken or different: see `replay reindex`; or its object is gone
+    overlap     two objects claim the same source offsets
+    unknown     a key that is neither an object's nor a manifest's
 
     Exit code: 0 all is well, 1 something was found, 2 it could not be carried out.
     """
@@ -69,9 +76,12 @@ def verify_command(settings: Settings, as_json: bool) -> None:
 
 
 @click.command("reindex", short_help="Rebuild the index of replay objects from the bucket.")
+@click.option(
+    "--alone", is_flag=True, help="No object sink and no other reindex runs: many objects an insert, far faster."
+)
 @click.option("--json", "as_json", is_flag=True, help="What was done as a JSON object.")
 @pass_settings
-def reindex_command(settings: Settings, as_json: bool) -> None:
+def reindex_command(settings: Settings, alone: bool, as_json: bool) -> None:
     """Put what is missing into the table `blocks`, from the objects' manifests, or from an object's own trailer where its
     manifest is gone or broken; such a manifest is written anew.
 
@@ -88,7 +98,11 @@ def reindex_command(settings: Settings, as_json: bool) -> None:
     warehouse = ClickHouse(settings)
     try:
         rebuilt = reindex(
-            open_store(settings), warehouse, now_s=int(time.time()), progress=_every(PROGRESS_EVERY_S, told)
+            open_store(settings),
+            warehouse,
+            now_s=int(time.time()),
+            alone=alone,
+            progress=_every(PROGRESS_EVERY_S, told),
         )
     finally:
         warehouse.close()

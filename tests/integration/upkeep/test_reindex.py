@@ -20,8 +20,8 @@ NOW_S = int(time.time())
 BLOCKS = 16
 
 
-def reindexed(stores: Stores) -> Rebuilt:
-    return reindex(stores.blobs, stores.warehouse, now_s=NOW_S)
+def reindexed(stores: Stores, *, alone: bool = False) -> Rebuilt:
+    return reindex(stores.blobs, stores.warehouse, now_s=NOW_S, alone=alone)
 
 
 def keep_manifests(stores: Stores) -> None:
@@ -46,21 +46,30 @@ def swap_manifests(stores: Stores) -> None:
         stores.change(manifest_key(key), body)
 
 
-@pytest.mark.parametrize("manifests", [keep_manifests, delete_manifests, break_manifests, swap_manifests])
-def test_from_an_emptied_index_every_recording_is_as_before(stores: Stores, manifests) -> None:
+@pytest.mark.parametrize(
+    ("manifests", "alone"),
+    [
+        (keep_manifests, False),
+        (keep_manifests, True),
+        (delete_manifests, True),
+        (break_manifests, False),
+        (swap_manifests, False),
+    ],
+)
+def test_from_an_emptied_index_every_recording_is_as_before(stores: Stores, manifests, alone: bool) -> None:
     recordings, rows = stores.recordings(), stores.index()
     bytes_before = {key: stores.blobs.get(key)[0] for key in stores.blobs.keys("")}
     assert sum(text.count(b"\n") for text in recordings.values()) == 2 * BLOCKS
     stores.warehouse.command("TRUNCATE TABLE {db}.blocks")
     manifests(stores)
     assert set(stores.recordings().values()) == {b""}
-    first = reindexed(stores)
+    first = reindexed(stores, alone=alone)
     assert (first.objects, first.blocks, first.blocks_added, first.unreadable) == (8, BLOCKS, BLOCKS, [])
     assert stores.recordings() == recordings
     assert stores.index() == rows
     assert {key: stores.blobs.get(key)[0] for key in stores.blobs.keys("")} == bytes_before
     assert verified(stores)[0] == set()
-    again = reindexed(stores)
+    again = reindexed(stores, alone=alone)
     assert (again.blocks, again.blocks_added, again.manifests_added, again.manifests_mended) == (BLOCKS, 0, 0, 0)
     assert stores.index() == rows
 
@@ -92,7 +101,8 @@ def test_many_at_once_and_a_sink_index_each_block_once(stores: Stores) -> None:
     assert len(stores.index()) == BLOCKS + 1
 
 
-def test_what_was_erased_stays_out(stores: Stores) -> None:
+@pytest.mark.parametrize("alone", [False, True])
+def test_what_was_erased_stays_out(stores: Stores, alone: bool) -> None:
     """By the object, when the warehouse forgot it; by the table of erasures, while its bytes are still there."""
     burnt, erased = stores.objects()[2], stores.objects()[3]
     burn(stores, burnt, read_manifest(stores.blobs.get(burnt)[0]))
@@ -120,7 +130,7 @@ def test_what_was_erased_stays_out(stores: Stores) -> None:
         and not (row[1] == block.session_id and row[13] == partition and row[14] <= block.source_last_offset)
     }
     stores.warehouse.command("TRUNCATE TABLE {db}.blocks")
-    reindexed(stores)
+    reindexed(stores, alone=alone)
     assert {(row[4], row[5]) for row in stores.index()} == expected
     assert (erased, block.n) not in expected
 
