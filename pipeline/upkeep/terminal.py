@@ -19,8 +19,17 @@ pass_settings = click.make_pass_decorator(Settings)
 
 @click.command("verify", short_help="Check that objects and index are whole and agree.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a finding, and the tally as the last line.")
+@click.option(
+    "--settle",
+    "settle_s",
+    type=click.FloatRange(min=0),
+    default=10.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Before what looked wrong is looked at again: a sink's flush may have been under way.",
+)
 @pass_settings
-def verify_command(settings: Settings, as_json: bool) -> None:
+def verify_command(settings: Settings, as_json: bool, settle_s: float) -> None:
     """Check every replay object against its hashes, its manifest and the index, and the index against the objects.
 
     Reads every byte of the bucket once, in little memory; sinks may go on. Prints a line a finding: what is wrong, the
@@ -50,7 +59,11 @@ def verify_command(settings: Settings, as_json: bool) -> None:
     warehouse = ClickHouse(settings)
     try:
         verification = Verification(
-            open_store(settings), warehouse, now_s=int(time.time()), progress=_every(PROGRESS_EVERY_S, told)
+            open_store(settings),
+            warehouse,
+            now_s=int(time.time()),
+            settle_s=settle_s,
+            progress=_every(PROGRESS_EVERY_S, told),
         )
         for finding in verification.run():
             if as_json:

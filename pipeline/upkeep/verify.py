@@ -22,8 +22,6 @@ from pipeline.upkeep.findings import Finding, Ranges, Seen, findings, is_over, t
 from pipeline.upkeep.walk import Standing, Stranger, walk
 
 LIMITS = Limits(reads=4, read_bytes=64 << 20)
-SETTLE_S = 10.0
-"""How long a flush may take from its first bytes to its last index row."""
 SECOND_LOOKS_MAX = 10_000
 """More objects with findings than that are no flush under way: they are told at once."""
 
@@ -41,7 +39,8 @@ class Tally(msgspec.Struct):
 
 
 class Verification:
-    """One walk. `tally` grows while `run` is read."""
+    """One walk. `tally` grows while `run` is read. `settle_s` is how long a flush may take from its first bytes to its last
+    index row."""
 
     def __init__(
         self,
@@ -49,7 +48,7 @@ class Verification:
         warehouse: ClickHouse,
         *,
         now_s: int,
-        settle_s: float = SETTLE_S,
+        settle_s: float,
         progress: Callable[[Tally, str], None] = lambda _tally, _key: None,
     ) -> None:
         self.tally = Tally()
