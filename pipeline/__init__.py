@@ -16,6 +16,6 @@ From the raw topic on an event's name is (epoch, source partition, source offset
 killed, both stores end up holding exactly what one uninterrupted run would have given, each event once.
 
 Rooms, left to right as data moves: `model`, `topics`, `capture`, `workers`, `sinks`, `storage`, `query`; beside them
-`local` (the embedded stack), `load` (traffic), `observe` (logs, readiness). Imports point one way, stages never import
+`upkeep` (looks after the two stores), `local` (the embedded stack), `load` (traffic), `observe` (logs, readiness). Imports point one way, stages never import
 each other: they meet in topics and stores.
 """

@@ -18,6 +18,7 @@ from pipeline.query.terminal import sessions_command, show_command
 from pipeline.settings import Settings
 from pipeline.sinks.terminal import dead_letters_group
 from pipeline.storage.terminal import retain_command
+from pipeline.upkeep.terminal import reindex_command, verify_command
 from pipeline.workers.redact.terminal import redact, rules_group
 
 pass_settings = click.make_pass_decorator(Settings)
@@ -212,6 +213,8 @@ main.add_command(dead_letters_group)
 main.add_command(retain_command)
 main.add_command(sessions_command)
 main.add_command(show_command)
+main.add_command(verify_command)
+main.add_command(reindex_command)
 
 
 @main.command(short_help="Run the main job end to end and check it.")

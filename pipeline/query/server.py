@@ -3,7 +3,8 @@
 GET /v1/sessions                  user_id, status, from, to, limit, cursor
 GET /v1/sessions/{id}             all parts of a session; {id}~2 one part
 PATCH /v1/sessions/{id}           {"pinned": true | false}, with an admin key
-GET /v1/sessions/{id}/recording   the portable SessionRecording; ?format=ndjson an event a line
+GET /v1/sessions/{id}/recording   the portable SessionRecording; ?format=ndjson an event a line. Streamed; blocks that
+                                  cannot be read are told at its end (see `recording`)
 DELETE /v1/sessions/{id}          erasure, with an admin key (see `pipeline.query.erasures`)
 DELETE /v1/users/{id}
 GET /v1/erasures/{id}             how far it is; the certificate once it is done
@@ -14,14 +15,15 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import chain
 
-import msgspec
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from pipeline.erasure.requests import Kind
@@ -32,7 +34,7 @@ from pipeline.observe.problems import HANDLERS, Guard
 from pipeline.observe.serving import serve
 from pipeline.query import erasures
 from pipeline.query.pinning import Pinning
-from pipeline.query.recording import block_places, encode, rebuild
+from pipeline.query.recording import block_places, lines, recording
 from pipeline.query.sessions import (
     LIMIT_DEFAULT,
     LIMIT_MAX,
@@ -49,6 +51,8 @@ from pipeline.storage.blobs import open_store
 from pipeline.storage.clickhouse import ClickHouse
 
 CLIENTS = 4
+READS_AT_ONCE = 16
+"""Of blocks, over all answers."""
 CLIENT_WAIT_S = 10.0
 STATUSES = ("open", "closed")
 FORMATS = ("portable", "ndjson")
@@ -61,6 +65,7 @@ class Api:
         self._keys = KeyFile(settings.keys)
         self._store = open_store(settings)
         self.eraser = EraserService(settings, self._store)
+        self._reads = ThreadPoolExecutor(READS_AT_ONCE, thread_name_prefix="blocks")
         self._clients: queue.Queue[ClickHouse] = queue.Queue()
         for _ in range(CLIENTS):
             self._clients.put(ClickHouse(settings))
@@ -80,12 +85,9 @@ class Api:
         form = request.query_params.get("format", "portable")
         if form not in FORMATS:
             raise MalformedError(f"one of {', '.join(FORMATS)} is wanted", path="format")
-        body, missing = await run_in_threadpool(self._recording, tenant, wanted, form)
-        headers = {"Cache-Control": "no-store"}
-        if missing:
-            headers["Replay-Missing-Blocks"] = str(missing)
+        body = await run_in_threadpool(self._recording, tenant, wanted, form)
         media = "application/json" if form == "portable" else "application/x-ndjson"
-        return Response(body, headers=headers, media_type=media)
+        return StreamingResponse(body, headers={"Cache-Control": "no-store"}, media_type=media)
 
     async def erase_session(self, request: Request) -> Response:
         return await self._erase(request, "session")
@@ -128,14 +130,16 @@ class Api:
             raise NotFoundError("there is no session (part) by this id")
         return parts
 
-    def _recording(self, tenant: str, wanted: SessionId, form: str) -> tuple[bytes, int]:
+    def _recording(self, tenant: str, wanted: SessionId, form: str) -> Iterator[bytes]:
+        """The body; its first chunk is made here, so that a store that is away is answered as such."""
         parts = self._parts(tenant, wanted)
         with self._client() as warehouse:
             places = block_places(warehouse, tenant, wanted)
-        rebuilt = rebuild(self._store, places, parts)
         if form == "ndjson":
-            return msgspec.json.Encoder().encode_lines(rebuilt.recording.events), rebuilt.missing_blocks
-        return encode(rebuilt), rebuilt.missing_blocks
+            body = lines(self._store, self._reads, places)
+        else:
+            body = recording(self._store, self._reads, places, parts)
+        return chain([next(body)], body)
 
     def _ping(self) -> None:
         with self._client() as warehouse:

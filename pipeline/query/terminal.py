@@ -6,6 +6,8 @@ What only a person needs is imported where it is used: every part of the stack s
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -49,8 +51,12 @@ def show(settings: Settings, session_id: str, *, as_json: bool = False) -> None:
 
 
 def recording(settings: Settings, session_id: str) -> None:
-    """Prints the SessionRecording as the API gives it."""
-    click.echo(_ask(settings, f"/v1/sessions/{quote(session_id, safe='')}/recording").text)
+    """Prints the SessionRecording as the API gives it, while it comes."""
+    out = click.get_binary_stream("stdout")
+    with _asked(settings, f"/v1/sessions/{quote(session_id, safe='')}/recording") as answer:
+        for chunk in answer.iter_bytes():
+            out.write(chunk)
+    out.write(b"\n")
 
 
 def _lines(parts: list[dict[str, Any]]) -> list[str]:
@@ -94,28 +100,47 @@ def show_command(settings: Settings, session_id: str, whole: bool, as_json: bool
 
 
 def _ask(settings: Settings, path: str, parameters: dict[str, Any] | None = None) -> httpx.Response:
+    with _asked(settings, path, parameters) as answer:
+        answer.read()
+    return answer
+
+
+@contextmanager
+def _asked(settings: Settings, path: str, parameters: dict[str, Any] | None = None) -> Iterator[httpx.Response]:
+    """A good answer, its body still to be read. Raises as `sessions` and `show` do, also where the answer breaks off."""
     import httpx
 
     address = f"http://{settings.host}:{settings.api_port}"
     key = KeyFile(settings.keys).first().read
+    asked = httpx.stream(
+        "GET",
+        address + path,
+        params=parameters,
+        headers={"Authorization": f"Bearer {key}"},
+        timeout=ANSWER_LIMIT_S,
+        trust_env=False,
+    )
+    begun = False
     try:
-        answer = httpx.get(
-            address + path,
-            params=parameters,
-            headers={"Authorization": f"Bearer {key}"},
-            timeout=ANSWER_LIMIT_S,
-            trust_env=False,
-        )
+        with asked as answer:
+            begun = True
+            if not answer.is_success:
+                answer.read()
+                raise _error(answer, address)
+            yield answer
     except httpx.TransportError:
+        if begun:
+            raise RetryableError(f"the answer of {address} broke off: ask again") from None
         raise RetryableError(f"nothing answers on {address}: start it with `replay up`") from None
-    if answer.is_success:
-        return answer
+
+
+def _error(answer: httpx.Response, address: str) -> NotFoundError | RefusedError | RetryableError:
     try:
         told = str(answer.json()["detail"])
     except (ValueError, KeyError, TypeError):
         told = f"{address} answered {answer.status_code}, and not as the API does"
     if answer.status_code == NotFoundError.status:
-        raise NotFoundError(told)
+        return NotFoundError(told)
     if answer.is_client_error:
-        raise RefusedError(told)
-    raise RetryableError(told)
+        return RefusedError(told)
+    return RetryableError(told)

@@ -7,7 +7,6 @@ its own objects; a commit happens only where all classes meet, else a crash woul
 
 from __future__ import annotations
 
-import pyarrow as pa
 import structlog
 
 from pipeline.errors import FatalError, PoisonError, RetryableError
@@ -17,76 +16,14 @@ from pipeline.settings import Settings
 from pipeline.sinks.consume import CleanReader
 from pipeline.sinks.delivery import NOTHING_DONE, Done, FlushLimits, NeedMore, Taken
 from pipeline.sinks.lives import TopicLives
-from pipeline.sinks.rows import within_datetime
-from pipeline.sinks.staging import Stage
 from pipeline.storage.blobs import BlobStore, MissingBlobError, open_store, require_conditional_put
 from pipeline.storage.blocks import Place, encode_manifest, manifest_key, pack, read_manifest
 from pipeline.storage.clickhouse import ClickHouse
+from pipeline.storage.index import BlockIndex
 from pipeline.topics.catalogue import catalogue
 from pipeline.topics.commits import Committed
 
 log = structlog.get_logger()
-
-_GUARD = """
-    (object, n) NOT IN (SELECT object, n FROM {db}.blocks WHERE object = {object:String})
-    AND n NOT IN (
-        SELECT s.n FROM {stage} AS s
-        INNER JOIN (SELECT tenant, session_id, source_offset AS up_to FROM {db}.erasures
-                    WHERE epoch = {epoch:UInt32} AND source_partition = {partition:UInt32}
-                      AND source_offset >= {first:UInt64}) AS e
-            ON e.tenant = s.tenant AND e.session_id = s.session_id
-        WHERE s.source_offset <= e.up_to)
-"""
-
-_TS = pa.timestamp("ms", "UTC")
-_BLOCKS = pa.schema(
-    [
-        ("tenant", pa.string()),
-        ("session_id", pa.string()),
-        ("part", pa.string()),
-        ("window_id", pa.string()),
-        ("object", pa.string()),
-        ("n", pa.uint32()),
-        ("byte_start", pa.uint64()),
-        ("byte_length", pa.uint64()),
-        ("first_ts", _TS),
-        ("last_ts", _TS),
-        ("event_count", pa.uint32()),
-        ("sha256", pa.string()),
-        ("epoch", pa.uint32()),
-        ("source_partition", pa.uint32()),
-        ("source_offset", pa.uint64()),
-        ("source_last_offset", pa.uint64()),
-        ("expires_at", pa.uint32()),
-    ]
-)
-
-
-def block_rows(manifest: Manifest) -> pa.Table:
-    """The index rows of one object. Pure."""
-    rows = [
-        {
-            "tenant": block.tenant,
-            "session_id": block.session_id,
-            "part": block.part,
-            "window_id": block.window_id,
-            "object": manifest.object,
-            "n": block.n,
-            "byte_start": block.byte_start,
-            "byte_length": block.byte_length,
-            "first_ts": within_datetime(block.first_ts),
-            "last_ts": within_datetime(block.last_ts),
-            "event_count": block.event_count,
-            "sha256": block.sha256,
-            "epoch": manifest.epoch,
-            "source_partition": manifest.source_partition,
-            "source_offset": block.source_offset,
-            "source_last_offset": block.source_last_offset,
-            "expires_at": manifest.expires_at,
-        }
-        for block in manifest.blocks
-    ]
-    return pa.Table.from_pylist(rows, _BLOCKS)
 
 
 class ObjectStore:
@@ -97,7 +34,7 @@ class ObjectStore:
         self._epoch = settings.epoch
         self._blobs = blobs
         self._warehouse = ClickHouse(settings)
-        self._index = Stage(self._warehouse, "blocks")
+        self._index = BlockIndex(self._warehouse)
         self._probed = False
 
     def open(self, partition: int, committed: Committed | None) -> int:
@@ -141,7 +78,7 @@ class ObjectStore:
         """Nothing is kept between flushes."""
 
     def end(self) -> None:
-        self._index.drop()
+        self._index.close()
         self._warehouse.close()
 
     def _adopt(self, key: str) -> Manifest:
@@ -163,15 +100,7 @@ class ObjectStore:
     def _finish(self, manifest: Manifest) -> None:
         """Winner or loser: whoever comes completes manifest and index."""
         self._blobs.put_if_absent(manifest_key(manifest.object), encode_manifest(manifest))
-        self._index.insert(
-            block_rows(manifest),
-            token=f"blocks-{manifest.object}",
-            guard=_GUARD,
-            object=manifest.object,
-            epoch=manifest.epoch,
-            partition=manifest.source_partition,
-            first=manifest.first,
-        )
+        self._index.insert(manifest)
 
 
 def run(settings: Settings) -> None:

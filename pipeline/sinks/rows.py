@@ -19,6 +19,7 @@ from pipeline.model.batches import CleanBatch, SessionUpdate
 from pipeline.model.retention import expires_at_s
 from pipeline.sinks.promoted import Promoted, spread
 from pipeline.storage.blocks import events_of, parts_of
+from pipeline.storage.times import TS_MAX_MS, TS_MIN_MS, within_datetime
 
 SEQ_INDEX_BITS = 20
 """seq = source_offset * 2^20 + index: a batch of 8 MiB holds fewer events than that."""
@@ -26,8 +27,6 @@ SEQ_INDEX_BITS = 20
 SOURCE_OFFSET_MAX = 2 ** (64 - SEQ_INDEX_BITS) - 1
 UINT32_MAX = 2**32 - 1
 MINUTE_MS = 60_000
-TS_MIN_MS, TS_MAX_MS = 0, 7_258_118_399_999
-"""DateTime64(3) of ClickHouse holds 1900–2299; a timestamp outside 1970–2199 is stored at the nearer end."""
 
 _TS = pa.timestamp("ms", "UTC")
 _WORD = pa.dictionary(pa.int32(), pa.string())
@@ -277,8 +276,3 @@ _USERS = pa.schema(
         ("expires_at", pa.uint32()),
     ]
 )
-
-
-def within_datetime(ms: int) -> int:
-    """The nearest time that the timestamp columns hold."""
-    return min(max(ms, TS_MIN_MS), TS_MAX_MS)

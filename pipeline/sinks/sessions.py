@@ -16,8 +16,8 @@ from pipeline.errors import FatalError, PoisonError, ReplayError, RetryableError
 from pipeline.model.batches import SessionUpdate
 from pipeline.settings import Settings
 from pipeline.sinks.rows import session_rows, user_rows
-from pipeline.sinks.staging import Stage
 from pipeline.storage.clickhouse import ClickHouse
+from pipeline.storage.staging import Stage
 from pipeline.topics import clients
 from pipeline.topics.catalogue import catalogue
 from pipeline.topics.codec import Codecs

@@ -20,8 +20,8 @@ from pipeline.sinks.delivery import NOTHING_DONE, Done, FlushLimits, MovedOnErro
 from pipeline.sinks.lives import TopicLives
 from pipeline.sinks.rows import event_rows, minute_rows
 from pipeline.sinks.sessions import SessionReader
-from pipeline.sinks.staging import Stage
 from pipeline.storage.clickhouse import ClickHouse
+from pipeline.storage.staging import Stage
 from pipeline.topics.commits import Committed
 
 log = structlog.get_logger()

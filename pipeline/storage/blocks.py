@@ -15,7 +15,8 @@ of source offsets, in log order, one a line, every line self-describing:
 So `zstd -dc object | jq` reads all of it, and a range read of one block takes out one session. Readers that look at the
 first four bytes only (polars) see a zstd frame first; every zstd reader skips skippable frames (RFC 8878, 3.1.2). The
 trailer makes the object its own index: whoever loses the race for its key takes range and blocks from it, and an index can
-be rebuilt from the objects alone. An erased block is a skippable frame of the same length; it is not alive.
+be rebuilt from the objects alone. An erased block is a skippable frame of the same length; it is not alive, and the trailer
+names it no longer.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ _SKIPPABLE = struct.Struct("<II")
 BLOCK_BYTES_MAX = 1 << 30
 MANIFEST_SUFFIX = ".manifest.json"
 OBJECT_SUFFIX = ".jsonl.zst"
-PREFIX = "replays/v1/retention="
+OBJECTS_PREFIX = "replays/v1/"
+PREFIX = f"{OBJECTS_PREFIX}retention="
 
 _KEY = re.compile(
     rf"{re.escape(PREFIX)}([^/]+)/date=(\d{{4}}-\d{{2}}-\d{{2}})/hour=\d{{2}}/[^/]+"
@@ -300,14 +302,36 @@ def read_manifest(body: bytes) -> Manifest:
     return msgspec.structs.replace(manifest, blocks=alive)
 
 
+def is_erased(begin: bytes) -> bool:
+    """Whether a frame that begins so is an erased block."""
+    return begin[:4] == _ERASED_MAGIC
+
+
+def fault_of(frame: bytes, byte_length: int, sha256: str) -> str | None:
+    """What is wrong with the bytes read for a block: `cut` (the object ends before the block does), `erased`, `corrupt`
+    (not what its hash says); None where they are the block."""
+    if len(frame) < byte_length:
+        return "cut"
+    if hashlib.sha256(frame).hexdigest() == sha256:
+        return None
+    return "erased" if is_erased(frame) else "corrupt"
+
+
+def block_text(frame: bytes) -> bytes:
+    """The NDJSON of one block. Raises PoisonError where it is no zstd frame."""
+    try:
+        return zstandard.ZstdDecompressor().decompress(frame, max_output_size=BLOCK_BYTES_MAX)
+    except zstandard.ZstdError:
+        raise PoisonError("bad_block", "the block is no zstd frame") from None
+
+
 def read_block(frame: bytes, sha256: str) -> list[Line]:
     """The lines of one block. Raises PoisonError where the bytes are not what the index says or not a block."""
-    if hashlib.sha256(frame).hexdigest() != sha256:
+    if fault_of(frame, len(frame), sha256):
         raise PoisonError("bad_block", "the block's bytes differ from its hash in the index")
     try:
-        text = zstandard.ZstdDecompressor().decompress(frame, max_output_size=BLOCK_BYTES_MAX)
-        return msgspec.json.Decoder(Line).decode_lines(text)
-    except (zstandard.ZstdError, msgspec.DecodeError) as error:
+        return msgspec.json.Decoder(Line).decode_lines(block_text(frame))
+    except msgspec.DecodeError as error:
         raise PoisonError("bad_block", f"the block cannot be read ({type(error).__name__})") from None
 
 

@@ -192,8 +192,8 @@ def test_a_damaged_block_is_reported_and_the_rest_is_served(settings: Settings, 
         events = [{"type": "click", "timestamp": now + number, "data": {"x": number, "y": 1}}]
         send(settings, write, batchId=f"b{number}", sessionId="damaged", sentAt=now, events=events)
         stored(settings, "default", "damaged", number + 1)
-    key, start = ClickHouse(settings).rows(
-        "SELECT object, byte_start FROM {db}.blocks WHERE session_id = 'damaged' ORDER BY source_offset LIMIT 1"
+    key, n, start = ClickHouse(settings).rows(
+        "SELECT object, n, byte_start FROM {db}.blocks WHERE session_id = 'damaged' ORDER BY source_offset LIMIT 1"
     )[0]
     path = settings.home / "objects" / key
     whole = path.read_bytes()
@@ -201,10 +201,12 @@ def test_a_damaged_block_is_reported_and_the_rest_is_served(settings: Settings, 
     damaged[start + 5] ^= 0xFF
     path.write_bytes(damaged)
     try:
-        answer = api.get("/v1/sessions/damaged/recording")
+        whole_answer = api.get("/v1/sessions/damaged/recording")
+        lines = api.get("/v1/sessions/damaged/recording", params={"format": "ndjson"}).text.splitlines()
     finally:
         path.write_bytes(whole)  # the stack is shared
-    assert answer.status_code == 200
-    assert answer.headers["Replay-Missing-Blocks"] == "1"
-    assert answer.json()["missingBlocks"] == 1
-    assert [event["data"]["x"] for event in answer.json()["events"]] == [1]
+    problems = [{"block": f"{key}#{n}", "why": "corrupt"}]
+    assert whole_answer.status_code == 200
+    assert whole_answer.json()["problems"] == problems
+    assert [event["data"]["x"] for event in whole_answer.json()["events"]] == [1]
+    assert [json.loads(line) for line in lines] == [*whole_answer.json()["events"], {"problems": problems}]

@@ -18,7 +18,6 @@ from pipeline.sinks.delivery import Done, Taken
 from pipeline.sinks.objects import ObjectStore
 from pipeline.sinks.rows import session_rows, user_rows
 from pipeline.sinks.sessions import _NOT_ERASED
-from pipeline.sinks.staging import Stage
 from pipeline.sinks.warehouse import WarehouseStore
 from pipeline.storage.blobs import BlobStore
 from pipeline.storage.blocks import OBJECT_SUFFIX, encode_manifest, manifest_key, read_block, read_manifest
@@ -26,6 +25,7 @@ from pipeline.storage.clickhouse import ClickHouse
 from pipeline.storage.directory import DirectoryStore
 from pipeline.storage.migrate import migrate
 from pipeline.storage.s3 import S3Store
+from pipeline.storage.staging import Stage
 from tests.integration.sinks.crashes import CrashError, Dying
 from tests.integration.sinks.test_sessions import NOW, UPDATE
 from tests.integration.storage.test_s3 import past

@@ -54,7 +54,8 @@ def dying(settings: Settings, blobs: DirectoryStore, at: int, *, answer_lost: bo
     """Dies at the `at`-th step, counted over the blob store and the index together."""
     both = Dying(None, at, answer_lost=answer_lost)
     store = ObjectStore(settings, _share(both, blobs))  # type: ignore[arg-type]
-    store._index._warehouse = _share(both, store._index._warehouse)  # type: ignore[assignment]
+    stage = store._index._stage
+    stage._warehouse = _share(both, stage._warehouse)  # type: ignore[assignment]
     return store
 
 

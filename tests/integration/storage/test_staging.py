@@ -10,10 +10,10 @@ import pytest
 
 from pipeline.errors import FatalError, RetryableError
 from pipeline.settings import Settings
-from pipeline.sinks import staging
 from pipeline.sinks.rows import event_rows
-from pipeline.sinks.staging import Stage
+from pipeline.storage import staging
 from pipeline.storage.clickhouse import ClickHouse
+from pipeline.storage.staging import Stage
 from tests.chaos.proxy import FaultProxy
 from tests.support import eventually
 from tests.unit.sinks import clean
@@ -87,3 +87,12 @@ def test_a_stage_that_lives_long_is_not_taken_for_left_over(
     new.insert(rows[1], token="two", guard="1")
     old.insert(rows[2], token="three", guard="1")
     assert warehouse.value("SELECT count() FROM {db}.events") == 3
+
+
+def test_a_block_may_lie_in_any_number_of_months(with_tables: Settings) -> None:
+    """The engine's own limit is 100 parts an insert; whoever is held to it tries for ever."""
+    months = [month * 31 * 86_400_000 for month in range(150)]
+    stage = Stage(ClickHouse(with_tables), "events")
+    stage.insert(event_rows([clean.clicks(0, months, retention="9y")]), token="one", guard="1")
+    assert ClickHouse(with_tables).value("SELECT count() FROM {db}.events") == len(months)
+    stage.drop()
