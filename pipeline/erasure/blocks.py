@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import msgspec
 
 from pipeline.model.blocks import Manifest
-from pipeline.storage.blocks import ERASED_MAGIC, decode_manifest, encode_manifest, skippable, trailer
+from pipeline.model.retention import EXPIRES_MAX_S, PINNED
+from pipeline.storage.blocks import ERASED_MAGIC, assemble, decode_manifest, encode_manifest, skippable, trailer
 
 Session = tuple[str, str]
 """(tenant, session_id)."""
@@ -50,6 +51,22 @@ def erase(body: bytes, sessions: Container[Session]) -> Erased | None:
         sizes[block.tenant, block.session_id] += block.byte_length
     written[len(body) - len(text) :] = encode_manifest(left).ljust(len(text))
     return Erased(bytes(written), left, blocks, sizes)
+
+
+def burnt(key: str, epoch: int) -> bytes:
+    """An object of nothing, for a key that the index lists and where no bytes are yet: whoever meant to put them loses."""
+    manifest = Manifest(
+        object=key,
+        topic="",
+        epoch=epoch,
+        source_partition=0,
+        first=0,
+        last=0,
+        retention=PINNED,
+        expires_at=EXPIRES_MAX_S,
+        blocks=(),
+    )
+    return assemble(manifest, [])
 
 
 def holds(body: bytes, sessions: Container[Session]) -> bool:

@@ -37,6 +37,7 @@ from pipeline.settings import Settings
 from pipeline.storage.blobs import BlobStore, MissingBlobError
 from pipeline.storage.blocks import encode_manifest, manifest_key, read_manifest
 from pipeline.storage.clickhouse import ClickHouse
+from pipeline.storage.pins import PINNED_PREFIX
 from pipeline.topics import clients
 from pipeline.topics.catalogue import catalogue
 from pipeline.topics.codec import Codecs
@@ -272,7 +273,11 @@ class Eraser:
             try:
                 body, etag = self._store.get(key)
             except MissingBlobError:
-                return  # its class has expired
+                if not key.startswith(PINNED_PREFIX):
+                    return  # its class has expired
+                if self._store.put_if_absent(key, blocks.burnt(key, self._settings.epoch)):
+                    break
+                continue
             erased = _readable(key, blocks.erase, body, sessions)
             if erased is None:
                 break

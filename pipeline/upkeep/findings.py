@@ -23,6 +23,7 @@ import msgspec
 
 from pipeline.errors import PoisonError
 from pipeline.model.blocks import Block, Manifest
+from pipeline.model.retention import PINNED
 from pipeline.storage.blocks import decode_manifest, fault_of, is_erased, trailer
 from pipeline.storage.index_rows import IndexRow, rows_of
 
@@ -156,6 +157,8 @@ class Ranges:
         self._claimed: dict[tuple[str, int, int], tuple[array[int], array[int]]] = {}
 
     def claim(self, manifest: Manifest) -> Finding | None:
+        if manifest.retention == PINNED:  # copies of single blocks: many are of the same offsets
+            return None
         if manifest.retention != self._retention:
             self._retention, self._claimed = manifest.retention, {}
         place = (manifest.topic, manifest.epoch, manifest.source_partition)

@@ -44,7 +44,7 @@ def verify_command(settings: Settings, as_json: bool, settle_s: float) -> None:
     differs     the index says something else than the object itself
     unreadable  an object without its trailer: cut short, changed, or not ours
     manifest    missing, broken or different: see `replay reindex`; or its object is gone
-    overlap     two objects claim the same source offsets
+    overlap     two objects claim the same source offsets (a dead letter that was retried into the objects does, too)
     unknown     a key that is neither an object's nor a manifest's
 
     Exit code: 0 all is well, 1 something was found, 2 it could not be carried out.

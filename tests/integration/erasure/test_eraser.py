@@ -24,6 +24,7 @@ from pipeline.storage.blocks import OBJECT_SUFFIX, encode_manifest, manifest_key
 from pipeline.storage.clickhouse import ClickHouse
 from pipeline.storage.directory import DirectoryStore
 from pipeline.storage.migrate import migrate
+from pipeline.storage.pins import PINNED_PREFIX
 from pipeline.storage.s3 import S3Store
 from pipeline.storage.staging import Stage
 from tests.integration.sinks.crashes import CrashError, Dying
@@ -171,7 +172,13 @@ def test_erased_is_gone_from_every_store_and_its_neighbour_stays(
     assert done is not None
     assert done.status == "done"
     told = msgspec.json.decode(done.certificate)
-    assert told["removed"]["rows"] == {"blocks": OBJECTS, "events": OBJECTS * EVENTS, "session_users": 1, "sessions": 1}
+    assert told["removed"]["rows"] == {
+        "blocks": OBJECTS,
+        "events": OBJECTS * EVENTS,
+        "pins": 0,
+        "session_users": 1,
+        "sessions": 1,
+    }
     assert told["removed"]["objects"]["objects"] == told["removed"]["objects"]["blocks"] == OBJECTS
     assert eraser(settings, blobs).round() == 0
 
@@ -215,6 +222,22 @@ def test_what_a_sink_brings_late_is_refused(
     warehouse = ClickHouse(settings)
     Stage(warehouse, "sessions").insert(session_rows([(late, NOW)]), token="late", guard=_NOT_ERASED)
     must_be_erased(settings, blobs, before)
+
+
+def test_copy_of_a_pinned_session_that_has_no_bytes_yet_can_have_none_any_more(
+    with_both: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Eraser, "_wait_for_parts", lambda *_: None)
+    settings, blobs = own_place(with_both), DirectoryStore(tmp_path / "objects")
+    filled(settings, blobs)
+    key = f"{PINNED_PREFIX}date=2026-08-31/hour=23/o-b0{OBJECT_SUFFIX}"
+    ClickHouse(settings).command(
+        f"INSERT INTO {{db}}.blocks SELECT * REPLACE ('{key}' AS object) FROM {{db}}.blocks WHERE session_id = '{GONE}' LIMIT 1"
+    )
+    ask(settings)
+    eraser(settings, blobs).round()
+    assert blobs.put_if_absent(key, b"what was to be copied") is False
+    assert read_manifest(blobs.get(key)[0]).blocks == ()
 
 
 def test_old_versions_of_the_objects_go_too(

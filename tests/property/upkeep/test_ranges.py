@@ -30,6 +30,11 @@ def test_an_object_is_told_if_and_only_if_it_overlaps_an_earlier_one(claims: lis
         assert (ranges.claim(claiming(first, last, partition=partition)) is not None) == overlaps
 
 
+def test_pinned_copies_of_the_same_offsets_are_no_overlap() -> None:
+    ranges = Ranges()
+    assert [ranges.claim(claiming(0, 10, retention="pinned")) for _ in range(2)] == [None, None]
+
+
 def test_retention_classes_have_offsets_of_their_own() -> None:
     ranges = Ranges()
     assert ranges.claim(claiming(0, 10, retention="1y")) is None
