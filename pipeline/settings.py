@@ -96,6 +96,7 @@ class Settings:
     )
     redact_rules: Path | None = _setting(None, "YAML file of redaction rules; empty: the built-in ones")
     retention_class: str = _setting("30d", "retention class of what is recorded: <days>d or <years>y")
+    retention_classes: str = _setting("", "classes of single tenants, acme=1y,rival=90d; all others have the one above")
 
     # Warehouse
     warehouse_url: str = _setting(

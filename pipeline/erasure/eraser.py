@@ -43,8 +43,10 @@ from pipeline.topics.catalogue import catalogue
 from pipeline.topics.codec import Codecs
 from pipeline.topics.registry import schema_ids
 
-REQUESTS_AT_ONCE = 200
-SESSIONS_AT_ONCE = 1_000
+REQUESTS_AT_ONCE = 1_000
+SESSIONS_AT_ONCE = 900
+"""Their names, the longest there may be, stay below the 256 KiB that a statement may have."""
+
 LOOK_EVERY_S = 0.5
 TOLD_EVERY_S = 5.0
 ACK_LIMIT_S = 30.0
@@ -93,9 +95,12 @@ class Eraser:
         left = iter(sorted(self._why))
         while chunk := list(islice(left, SESSIONS_AT_ONCE)):
             self._erase(chunk, found)
-        for request in self._round:
-            self._certify(request, asked[request.id], found, resumed=request.id in resumed)
-        return len(self._round)
+        done = [self._certified(each, asked[each.id], found, resumed=each.id in resumed) for each in self._round]
+        self._requests.write(*done)
+        self._requests.forget_how_they_came_about(done)
+        for each in done:
+            log.info("erasure_done", id=each.id, kind=each.kind, sessions=len(asked[each.id]))
+        return len(done)
 
     def _sessions(self, request: Request) -> list[Session]:
         if request.kind == "session":
@@ -207,8 +212,7 @@ class Eraser:
             self._round[n] = msgspec.structs.replace(
                 request, revision=request.revision + 1, status="running", waits_for=why
             )
-        for request in self._round:
-            self._requests.write(request)
+        self._requests.write(*self._round)
         log.debug("erasures_wait", requests=len(self._round), why=why)
 
     # the stores
@@ -319,11 +323,11 @@ class Eraser:
 
     # afterwards
 
-    def _certify(self, request: Request, sessions: Sequence[Session], found: Findings, *, resumed: bool) -> None:
+    def _certified(self, request: Request, sessions: Sequence[Session], found: Findings, *, resumed: bool) -> Request:
         told = certificate(
             sessions, found, self._topics, epoch=self._settings.epoch, done_ms=_now_ms(), resumed=resumed
         )
-        done = msgspec.structs.replace(
+        return msgspec.structs.replace(
             request,
             revision=request.revision + 1,
             status="done",
@@ -331,9 +335,6 @@ class Eraser:
             subject=hashed(request.subject) if request.kind == "user" else request.subject,
             certificate=msgspec.json.encode(told).decode(),
         )
-        self._requests.write(done)
-        self._rows.delete_other_revisions(done.tenant, done.id, done.revision)
-        log.info("erasure_done", id=request.id, kind=request.kind, sessions=len(sessions))
 
 
 def _readable(key: str, read: Callable[..., Found], *given: object) -> Found:

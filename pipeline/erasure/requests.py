@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Literal
 
 import msgspec
 import pyarrow as pa
 
+from pipeline.model.batches import is_id
 from pipeline.storage.clickhouse import ClickHouse
 
 Kind = Literal["session", "user"]
@@ -83,10 +85,19 @@ class Requests:
         """Those not done, the oldest first."""
         return self._find("status != 'done'", limit=limit)
 
-    def write(self, request: Request) -> None:
+    def write(self, *requests: Request) -> None:
         """A later revision replaces an earlier one."""
-        columns = msgspec.structs.asdict(request)
-        self._warehouse.insert("erasure_requests", pa.Table.from_pylist([columns], _SCHEMA))
+        rows = [msgspec.structs.asdict(each) for each in requests]
+        self._warehouse.insert("erasure_requests", pa.Table.from_pylist(rows, _SCHEMA))
+
+    def forget_how_they_came_about(self, requests: Sequence[Request]) -> None:
+        """Of requests that are done only the last revision stays: earlier ones name the user. By one mutation."""
+        keys = sorted((each.tenant, each.id) for each in requests)
+        assert all(is_id(each) for key in keys for each in key)
+        these = ", ".join(f"('{tenant}', '{name}')" for tenant, name in keys)
+        self._warehouse.command(
+            f"ALTER TABLE {{db}}.erasure_requests DELETE WHERE (tenant, id) IN ({these}) AND status != 'done'"
+        )
 
     def _find(self, where: str, *, limit: int = 1, **parameters: str) -> list[Request]:
         rows = self._warehouse.rows(

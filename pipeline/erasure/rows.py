@@ -58,15 +58,6 @@ class Rows:
         """Begins a mutation; `unfinished` says how it goes."""
         self._warehouse.command(f"ALTER TABLE {{db}}.{table} DELETE WHERE {_are(sessions)}{_of(table)}")
 
-    def delete_other_revisions(self, tenant: str, request_id: str, revision: int) -> None:
-        """Of a request only one revision stays: earlier ones name the user."""
-        assert is_id(tenant)
-        assert is_id(request_id)
-        self._warehouse.command(
-            f"ALTER TABLE {{db}}.erasure_requests DELETE WHERE tenant = '{tenant}' AND id = '{request_id}' "
-            f"AND revision < {revision:d}"
-        )
-
     def unfinished(self, tables: Collection[str]) -> str:
         """What mutations of these tables wait for: in words, or nothing when all are done."""
         found = self._warehouse.rows(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from pipeline.errors import ConfigurationError
+from pipeline.model.batches import is_id
 
 DAY_MS = 86_400_000
 EXPIRES_MAX_S = 2**32 - 1
@@ -22,6 +23,22 @@ def days(retention: str) -> int:
     if found is None:
         raise ConfigurationError(f"{retention!r} is no retention class: 30d and 1y are")
     return int(found[1]) * (365 if found[2] == "y" else 1)
+
+
+def parse_classes(text: str) -> dict[str, str]:
+    """`acme=1y,rival=90d` → class by tenant. Raises ConfigurationError where a class is none, or a tenant is named twice."""
+    found: dict[str, str] = {}
+    for item in filter(None, (each.strip() for each in text.split(","))):
+        tenant, sign, retention = (each.strip() for each in item.partition("="))
+        if not sign or not is_id(tenant):
+            raise ConfigurationError(
+                "REPLAY_RETENTION_CLASSES: write <tenant>=<class> with commas between, acme=1y,rival=90d"
+            )
+        if tenant in found:
+            raise ConfigurationError(f"REPLAY_RETENTION_CLASSES names {tenant} twice")
+        days(retention)
+        found[tenant] = retention
+    return found
 
 
 def expires_at_s(retention: str, source_at_ms: int) -> int:

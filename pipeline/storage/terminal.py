@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import click
 
+from pipeline.model.retention import parse_classes
 from pipeline.observe import logs
 from pipeline.settings import Settings
 from pipeline.storage.blobs import open_store
@@ -31,7 +32,15 @@ def retain_command(settings: Settings, dry_run: bool, as_rules: bool) -> None:
     if as_rules:
         url = urlsplit(settings.objects)
         folder = url.path.strip("/") if url.scheme == "s3" else ""
-        click.echo(json.dumps(lifecycle({settings.retention_class, *classes(store)}, folder), indent=2))
+        click.echo(
+            json.dumps(
+                lifecycle(
+                    {settings.retention_class, *parse_classes(settings.retention_classes).values(), *classes(store)},
+                    folder,
+                ),
+                indent=2,
+            )
+        )
         return
     now_s = int(time.time())
     warehouse = ClickHouse(settings)

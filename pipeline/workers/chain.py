@@ -416,7 +416,7 @@ def _clean(
         source_offset=where.offset,
         source_last_offset=where.offset,
         source_at=where.at_ms,
-        retention=rules.retention,
+        retention=rules.retention_of(batch.tenant),
         part=part,
         next_parts=next_parts,
         clock_correction_ms=clock_correction_ms,

@@ -75,7 +75,7 @@ def _told(request: ErasureRequest, part: str, where: Where, rules: Rules) -> Ses
         user_agent="",
         viewport_width=0,
         viewport_height=0,
-        retention=rules.retention,
+        retention=rules.retention_of(request.tenant),
         epoch=rules.epoch,
         source_partition=where.partition,
     )

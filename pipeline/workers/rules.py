@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.errors import ConfigurationError
-from pipeline.model.retention import days
+from pipeline.model.retention import days, parse_classes
 from pipeline.settings import Settings
 from pipeline.workers.kinds import parse_gaps
 from pipeline.workers.redact.rulefile import load
@@ -34,15 +34,21 @@ class Rules:
     event_age_max_ms: int = 604_800_000
     event_ahead_max_ms: int = 86_400_000
     retention: str = "30d"
+    retentions: Mapping[str, str] = field(default_factory=dict)
+    """Classes of tenants that have another one."""
     clean_bytes_max: int = 16 << 20
     """The largest record that replay.clean takes; what redaction lengthened beyond is a dead letter."""
     redaction: RuleBook = field(default_factory=RuleBook)
+
+    def retention_of(self, tenant: str) -> str:
+        return self.retentions.get(tenant, self.retention)
 
 
 def rules(settings: Settings) -> Rules:
     """Raises ConfigurationError where the retention class is none, a limit is negative, a type that is never throttled has a
     gap, or a redaction rule does not compile."""
     days(settings.retention_class)
+    retentions = parse_classes(settings.retention_classes)
     for name in ("mousemove_gap_ms", "scroll_gap_ms", "session_bytes_per_s", "session_burst_bytes"):
         if getattr(settings, name) < 0:
             raise ConfigurationError(f"REPLAY_{name.upper()} must not be negative; 0 is no limit")
@@ -60,6 +66,7 @@ def rules(settings: Settings) -> Rules:
         event_age_max_ms=settings.event_age_max_ms,
         event_ahead_max_ms=settings.event_ahead_max_ms,
         retention=settings.retention_class,
+        retentions=retentions,
         clean_bytes_max=settings.clean_bytes_max,
         redaction=_redaction(settings),
     )

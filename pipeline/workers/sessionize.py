@@ -301,7 +301,7 @@ def update(part: Part, state: SessionState, rules: Rules, partition: int, revisi
         user_agent=part.user_agent,
         viewport_width=part.viewport_width,
         viewport_height=part.viewport_height,
-        retention=rules.retention,
+        retention=rules.retention_of(state.tenant),
         epoch=rules.epoch,
         source_partition=partition,
         dead_clicks=part.dead_clicks,

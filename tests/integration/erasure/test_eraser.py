@@ -208,6 +208,23 @@ def test_a_crash_at_any_step_is_mended_by_the_next(
     assert crashed >= 3
 
 
+def test_many_requests_cost_few_mutations_and_one_rewrite_an_object(
+    with_both: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Eraser, "_wait_for_parts", lambda *_: None)
+    settings, blobs = own_place(with_both), DirectoryStore(tmp_path / "objects")
+    filled(settings, blobs)
+    before = said(blobs, STAYS)
+    for subject in (GONE, *(f"other{n}" for n in range(100))):
+        ask(settings, subject=subject)
+    assert eraser(settings, blobs).round() == 101
+    must_be_erased(settings, blobs, before)
+    mutations = ClickHouse(settings).value(
+        "SELECT count() FROM system.mutations WHERE database = {d:String}", d=settings.warehouse_database
+    )
+    assert mutations == len(TABLES) + 2  # pins, and the requests' own
+
+
 def test_what_a_sink_brings_late_is_refused(
     with_both: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
