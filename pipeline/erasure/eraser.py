@@ -86,6 +86,8 @@ class Eraser:
     def round(self) -> int:
         """Carries out the oldest requests; returns how many. Raises RetryableError, after which the round is begun anew."""
         self._round = self._requests.under_way(REQUESTS_AT_ONCE)
+        if not self._round:
+            return 0
         resumed = {each.id for each in self._round if each.status == "running"}
         if any(each.kind == "user" for each in self._round):
             self._pass(self._positions.raw_ends())
