@@ -28,6 +28,8 @@ class Findings:
     blocks: Counter[Session] = field(default_factory=Counter)
     bytes: Counter[Session] = field(default_factory=Counter)
     objects: dict[Session, set[str]] = field(default_factory=dict)
+    stuck: dict[Session, str] = field(default_factory=dict)
+    """Sessions that cannot be erased until somebody mends something, and what."""
     places: dict[Session, tuple[int, int]] = field(default_factory=dict)
     """(partition, offset) of the request in the log."""
 

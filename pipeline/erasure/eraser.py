@@ -16,9 +16,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import islice
-from typing import TypeVar
 
 import msgspec
 import pyarrow as pa
@@ -31,7 +30,7 @@ from pipeline.erasure.certificate import Findings, certificate
 from pipeline.erasure.positions import Positions
 from pipeline.erasure.requests import Request, Requests, hashed
 from pipeline.erasure.rows import CONTENT, FINDERS, Rows
-from pipeline.errors import FatalError, PoisonError, RetryableError
+from pipeline.errors import PoisonError, RetryableError
 from pipeline.model.batches import Erasure, ErasureRequest, session_key
 from pipeline.settings import Settings
 from pipeline.storage.blobs import BlobStore, MissingBlobError
@@ -54,7 +53,6 @@ REWRITES_MAX = 10
 LOOKS_MAX = 10
 
 log = structlog.get_logger()
-Found = TypeVar("Found")
 
 
 class StoppedError(Exception):
@@ -64,12 +62,18 @@ class StoppedError(Exception):
 class Eraser:
     """For one thread. `stop` ends a round between two steps."""
 
-    def __init__(self, settings: Settings, store: BlobStore, stop: threading.Event) -> None:
+    def __init__(
+        self, settings: Settings, store: BlobStore, stop: threading.Event, *, skip: Collection[str] = ()
+    ) -> None:
+        """`skip`: ids of requests that are left alone for now."""
         self._settings = settings
         self._topics = catalogue(settings)
         self._codecs = Codecs(self._topics, schema_ids(settings))
         self._store = store
         self._stop = stop
+        self._skip = skip
+        self.stuck: frozenset[str] = frozenset()
+        """Ids of the last round's requests that wait for somebody to mend something; all others are done."""
         self._warehouse = ClickHouse(settings)
         self._requests = Requests(self._warehouse)
         self._rows = Rows(self._warehouse)
@@ -84,8 +88,11 @@ class Eraser:
         self._warehouse.close()
 
     def round(self) -> int:
-        """Carries out the oldest requests; returns how many. Raises RetryableError, after which the round is begun anew."""
-        self._round = self._requests.under_way(REQUESTS_AT_ONCE)
+        """Carries out the oldest requests; returns how many are done. Raises RetryableError, after which the round is begun
+        anew."""
+        self._round = [
+            each for each in self._requests.under_way(REQUESTS_AT_ONCE + len(self._skip)) if each.id not in self._skip
+        ]
         if not self._round:
             return 0
         resumed = {each.id for each in self._round if each.status == "running"}
@@ -97,12 +104,37 @@ class Eraser:
         left = iter(sorted(self._why))
         while chunk := list(islice(left, SESSIONS_AT_ONCE)):
             self._erase(chunk, found)
-        done = [self._certified(each, asked[each.id], found, resumed=each.id in resumed) for each in self._round]
-        self._requests.write(*done)
-        self._requests.forget_how_they_came_about(done)
+        self._stick(asked, found)
+        done = [
+            self._certified(each, asked[each.id], found, resumed=each.id in resumed)
+            for each in self._round
+            if each.id not in self.stuck
+        ]
+        if done:
+            self._requests.write(*done)
+            self._requests.forget_how_they_came_about(done)
         for each in done:
             log.info("erasure_done", id=each.id, kind=each.kind, sessions=len(asked[each.id]))
         return len(done)
+
+    def _stick(self, asked: Mapping[str, Sequence[Session]], found: Findings) -> None:
+        """Says of requests what somebody must mend for them."""
+        why = {
+            each.id: found.stuck[session]
+            for each in self._round
+            for session in asked[each.id]
+            if session in found.stuck
+        }
+        self.stuck = frozenset(why)
+        told = [
+            msgspec.structs.replace(each, revision=each.revision + 1, status="running", waits_for=why[each.id])
+            for each in self._round
+            if each.id in why
+        ]
+        if told:
+            self._requests.write(*told)
+        for each in told:
+            log.error("erasure_is_stuck", id=each.id, why=each.waits_for)
 
     def _sessions(self, request: Request) -> list[Session]:
         if request.kind == "session":
@@ -118,6 +150,7 @@ class Eraser:
         self._pass(ends)
         self._forbid(sessions, found)
         for _ in range(LOOKS_MAX):
+            sessions = [each for each in sessions if each not in found.stuck]
             if not self._delete(sessions, found):
                 break
         else:
@@ -250,17 +283,26 @@ class Eraser:
             found.add_rows(table, counts)
         for table in CONTENT:
             self._rows.delete(table, sessions)
-        for key in keys:
-            if self._stop.is_set():
-                raise StoppedError
-            self._rewrite(key, frozenset(sessions), found)
+        unreadable = {key for key in keys if not self._rewritten(key, sessions, found)}
         for table in FINDERS:
-            self._rows.delete(table, sessions)
+            self._rows.delete(table, [each for each in sessions if each not in found.stuck])
         tables = (*CONTENT, *FINDERS)
         self._until(lambda: self._rows.unfinished(tables))
         self._wait_for_parts(tables)
-        for key in keys:
+        for key in set(keys) - unreadable:
             self._look_again(key, frozenset(sessions))
+        return True
+
+    def _rewritten(self, key: str, sessions: Sequence[Session], found: Findings) -> bool:
+        """False where the object cannot be read: its sessions are stuck, and nobody else waits for them."""
+        if self._stop.is_set():
+            raise StoppedError
+        try:
+            self._rewrite(key, frozenset(sessions), found)
+        except PoisonError as poison:
+            why = f"object {key} cannot be read ({poison.reason}): put the right bytes back, or delete it with its manifest"
+            found.stuck |= dict.fromkeys(self._rows.in_object(key, sessions), why)
+            return False
         return True
 
     def _wait_for_parts(self, tables: Sequence[str]) -> None:
@@ -284,7 +326,7 @@ class Eraser:
                 if self._store.put_if_absent(key, blocks.burnt(key, self._settings.epoch)):
                     break
                 continue
-            erased = _readable(key, blocks.erase, body, sessions)
+            erased = blocks.erase(body, sessions)
             if erased is None:
                 break
             if self._store.replace_if_match(key, erased.body, etag):
@@ -304,7 +346,7 @@ class Eraser:
         name = manifest_key(key)
         for _ in range(REWRITES_MAX):
             body, _ = self._store.get(key)
-            wanted = encode_manifest(_readable(key, read_manifest, body))
+            wanted = encode_manifest(read_manifest(body))
             try:
                 text, etag = self._store.get(name)
             except MissingBlobError:
@@ -320,7 +362,7 @@ class Eraser:
             body, _ = self._store.get(key)
         except MissingBlobError:
             return
-        if _readable(key, blocks.holds, body, sessions):
+        if blocks.holds(body, sessions):
             raise RetryableError(f"object {key} holds an erased session again")
 
     # afterwards
@@ -337,16 +379,6 @@ class Eraser:
             subject=hashed(request.subject) if request.kind == "user" else request.subject,
             certificate=msgspec.json.encode(told).decode(),
         )
-
-
-def _readable(key: str, read: Callable[..., Found], *given: object) -> Found:
-    try:
-        return read(*given)
-    except PoisonError as poison:
-        raise FatalError(
-            f"object {key} cannot be read ({poison}), so a session in it cannot be erased: put the right bytes back, or "
-            "delete it with its manifest, and run `replay reindex`"
-        ) from poison
 
 
 def _now_ms() -> int:

@@ -54,6 +54,14 @@ class Rows:
             )
         ]
 
+    def in_object(self, key: str, sessions: Collection[Session]) -> list[Session]:
+        """Those of the sessions that have blocks in this object."""
+        found = self._warehouse.rows(
+            f"SELECT DISTINCT tenant, session_id FROM {{db}}.blocks WHERE {_are(sessions)} AND object = {{object:String}}",
+            object=key,
+        )
+        return [(tenant, session_id) for tenant, session_id in found]
+
     def delete(self, table: str, sessions: Collection[Session]) -> None:
         """Begins a mutation; `unfinished` says how it goes."""
         self._warehouse.command(f"ALTER TABLE {{db}}.{table} DELETE WHERE {_are(sessions)}{_of(table)}")

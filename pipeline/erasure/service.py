@@ -6,6 +6,7 @@ made again, and beside another.
 from __future__ import annotations
 
 import threading
+import time
 
 import structlog
 from confluent_kafka import Consumer, KafkaException, TopicPartition
@@ -19,6 +20,7 @@ from pipeline.topics.catalogue import catalogue
 
 IDLE_S = 2.0
 AFTER_ERROR_S = 5.0
+STUCK_S = 300.0
 STOP_LIMIT_S = 5.0
 LEASE_LOST_AFTER_MS = 900_000
 """A round may take long; a process that is gone is told by its heartbeats, which do not wait for the round."""
@@ -31,6 +33,8 @@ class EraserService:
 
     def __init__(self, settings: Settings, store: BlobStore) -> None:
         self._settings, self._store = settings, store
+        self._stuck: dict[str, float] = {}
+        """Until when requests that wait for somebody are left alone, by id."""
         self._stop = threading.Event()
         self._woken = threading.Event()
         self._thread = threading.Thread(target=self._run, name="eraser", daemon=True)
@@ -68,9 +72,13 @@ class EraserService:
             consumer.poll(0)
             if not consumer.assignment():
                 return IDLE_S
-            eraser = Eraser(self._settings, self._store, self._stop)
+            now = time.monotonic()
+            self._stuck = {each: until for each, until in self._stuck.items() if until > now}
+            eraser = Eraser(self._settings, self._store, self._stop, skip=self._stuck)
             try:
-                return 0.0 if eraser.round() else IDLE_S
+                done = eraser.round()
+                self._stuck |= dict.fromkeys(eraser.stuck, now + STUCK_S)
+                return 0.0 if done else IDLE_S
             finally:
                 eraser.close()
         except StoppedError:

@@ -208,6 +208,32 @@ def test_a_crash_at_any_step_is_mended_by_the_next(
     assert crashed >= 3
 
 
+def test_an_object_that_cannot_be_read_holds_up_its_own_sessions_only(
+    with_both: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Eraser, "_wait_for_parts", lambda *_: None)
+    settings, blobs = own_place(with_both), DirectoryStore(tmp_path / "objects")
+    filled(settings, blobs)
+    before = said(blobs, STAYS)
+    key = next(each for each in blobs.keys("replays/") if each.endswith(OBJECT_SUFFIX))
+    whole, etag = blobs.get(key)
+    assert blobs.replace_if_match(key, whole[:-1], etag)
+    stuck, other = ask(settings), ask(settings, subject="other")
+    first = eraser(settings, blobs)
+    assert first.round() == 1
+    assert first.stuck == {stuck}
+    requests = Requests(ClickHouse(settings))
+    waiting, done = requests.get("acme", stuck), requests.get("acme", other)
+    assert waiting is not None
+    assert done is not None
+    assert (waiting.status, done.status) == ("running", "done")
+    assert key in waiting.waits_for
+    assert counts(settings, GONE)["blocks"] == OBJECTS  # or nobody would find the rest any more
+    assert blobs.replace_if_match(key, whole, blobs.get(key)[1])
+    assert eraser(settings, blobs).round() == 1
+    must_be_erased(settings, blobs, before)
+
+
 def test_many_requests_cost_few_mutations_and_one_rewrite_an_object(
     with_both: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
