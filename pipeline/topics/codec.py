@@ -94,13 +94,10 @@ class RecordCodec:
             raise PoisonError("not_avro", f"{type(error).__name__} while reading schema id {schema_id}") from None
         if stream.tell() != len(value):
             raise PoisonError("not_avro", f"{len(value) - stream.tell()} bytes are left after the record")
-        if "metadata" in fields:
-            fields["metadata"] = Metadata(**fields["metadata"])
-        if "next_parts" in fields:
-            fields["next_parts"] = tuple(PartStart(**start) for start in fields["next_parts"])
-        if "urls" in fields:
-            fields["urls"] = tuple(fields["urls"])
-        return self._record(**fields)
+        try:
+            return msgspec.convert(fields, self._record)
+        except msgspec.ValidationError:  # a word that is in none of our sets: what becomes of it is not decided here
+            return _made(self._record, fields)
 
 
 class RawCodec:
@@ -139,6 +136,17 @@ class Codecs:
         self.sessions = RecordCodec(topics.sessions, ids, SessionUpdate)
         self.dead_letters = RecordCodec(topics.dead_letters, ids, DeadLetter)
         self.erasures = RecordCodec(topics.erasures, ids, Erasure)
+
+
+def _made(record: type[msgspec.Struct], fields: dict[str, Any]) -> Any:
+    """What `msgspec.convert` gives, four times as slowly and without a look at the words."""
+    if "metadata" in fields:
+        fields["metadata"] = Metadata(**fields["metadata"])
+    if "next_parts" in fields:
+        fields["next_parts"] = tuple(PartStart(**start) for start in fields["next_parts"])
+    if "urls" in fields:
+        fields["urls"] = tuple(fields["urls"])
+    return record(**fields)
 
 
 def _fields(record: msgspec.Struct) -> dict[str, Any]:

@@ -121,3 +121,8 @@ def test_a_cut_record_is_poison_at_every_length(codecs: Codecs) -> None:
     for length in range(len(value)):
         with pytest.raises(PoisonError):
             codecs.batches.decode(value[:length])
+
+
+def test_word_that_is_in_no_set_is_for_the_reader_to_judge(codecs: Codecs) -> None:
+    odd = msgspec.structs.replace(BATCH, source="telepathy")
+    assert codecs.batches.decode(codecs.batches.encode(odd)) == odd
