@@ -7,16 +7,21 @@ A round takes the oldest requests together, so that thousands cost few mutations
  3. `erasures` gets the sessions: from then on guarded inserts refuse them. Only now, or blocks would hide from step 5.
     Wait for inserts that began before: they may not have seen it.
  4. Rows are deleted (`events`, `sessions`).
- 5. Objects are rewritten on the condition that they are still what was read, then their manifests; old versions go.
- 6. What they are found by goes last (`blocks`, `session_users`); wait for the mutations, and for the replaced parts.
- 7. Look again; from 4 once more while anything is found. Then the certificates, and a record on replay.erasures.
+ 5. Objects are rewritten on the condition that they are still what was read, then their manifests; each is read again; old
+    versions go. What cannot be read or is not there though it must be holds up its own sessions, and says so.
+ 6. What they are found by goes last (`blocks`, `session_users`, `pins`).
+ 7. Look again; from 4 once more while anything is found. Wait for the replaced parts. Then the certificates, and a record on
+    replay.erasures.
 """
 
 from __future__ import annotations
 
+import json
+import math
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 
 import msgspec
@@ -30,7 +35,7 @@ from pipeline.erasure.certificate import Findings, certificate
 from pipeline.erasure.positions import Positions
 from pipeline.erasure.requests import Request, Requests, hashed
 from pipeline.erasure.rows import CONTENT, FINDERS, Rows
-from pipeline.errors import PoisonError, RetryableError
+from pipeline.errors import FatalError, PoisonError, RetryableError
 from pipeline.model.batches import Erasure, ErasureRequest, session_key
 from pipeline.settings import Settings
 from pipeline.storage.blobs import BlobStore, MissingBlobError
@@ -51,6 +56,8 @@ TOLD_EVERY_S = 5.0
 ACK_LIMIT_S = 30.0
 REWRITES_MAX = 10
 LOOKS_MAX = 10
+FORGET_LIMIT_S = 60.0
+TABLES = (*CONTENT, *FINDERS)
 
 log = structlog.get_logger()
 
@@ -63,15 +70,17 @@ class Eraser:
     """For one thread. `stop` ends a round between two steps."""
 
     def __init__(
-        self, settings: Settings, store: BlobStore, stop: threading.Event, *, skip: Collection[str] = ()
+        self, settings: Settings, store: BlobStore, stop: threading.Event, *, is_ours: Callable[[], bool] = lambda: True
     ) -> None:
-        """`skip`: ids of requests that are left alone for now."""
+        """`is_ours` says whether it is still for us to erase; asked often."""
         self._settings = settings
         self._topics = catalogue(settings)
         self._codecs = Codecs(self._topics, schema_ids(settings))
         self._store = store
         self._stop = stop
-        self._skip = skip
+        self._is_ours = is_ours
+        self.skip: Collection[str] = ()
+        """Ids of requests that are left alone for now."""
         self.stuck: frozenset[str] = frozenset()
         """Ids of the last round's requests that wait for somebody to mend something; all others are done."""
         self._warehouse = ClickHouse(settings)
@@ -90,16 +99,20 @@ class Eraser:
     def round(self) -> int:
         """Carries out the oldest requests; returns how many are done. Raises RetryableError, after which the round is begun
         anew."""
-        self._round = [
-            each for each in self._requests.under_way(REQUESTS_AT_ONCE + len(self._skip)) if each.id not in self._skip
+        waiting = [
+            each for each in self._requests.under_way(REQUESTS_AT_ONCE + len(self.skip)) if each.id not in self.skip
         ]
+        # Sessions first: a user's request may have to wait for all that is on its way.
+        self._round = [each for each in waiting if each.kind == "session"] or waiting
         if not self._round:
             return 0
         resumed = {each.id for each in self._round if each.status == "running"}
-        if any(each.kind == "user" for each in self._round):
+        self._say("its turn")
+        if self._round[0].kind == "user":
             self._pass(self._positions.raw_ends())
         asked = {each.id: self._sessions(each) for each in self._round}
         self._why = {session: each for each in self._round for session in asked[each.id]}
+        self._remember(asked)
         found = Findings()
         left = iter(sorted(self._why))
         while chunk := list(islice(left, SESSIONS_AT_ONCE)):
@@ -115,6 +128,7 @@ class Eraser:
             self._requests.forget_how_they_came_about(done)
         for each in done:
             log.info("erasure_done", id=each.id, kind=each.kind, sessions=len(asked[each.id]))
+        self._round = []
         return len(done)
 
     def _stick(self, asked: Mapping[str, Sequence[Session]], found: Findings) -> None:
@@ -136,18 +150,40 @@ class Eraser:
         for each in told:
             log.error("erasure_is_stuck", id=each.id, why=each.waits_for)
 
+    def say(self, why: str) -> None:
+        """What the round's requests wait for."""
+        if self._round:
+            self._say(why)
+
+    def tidy(self) -> None:
+        """What an eraser that was killed left of requests that are done."""
+        self._requests.forget_what_a_crash_left()
+
     def _sessions(self, request: Request) -> list[Session]:
+        """Those of a user, with those that an earlier round knew of and may have erased by now."""
         if request.kind == "session":
             return [(request.tenant, request.subject)]
-        return self._rows.sessions_of(request.tenant, request.subject)
+        before = json.loads(request.certificate) if request.certificate else []
+        known = {(request.tenant, session_id) for session_id in before}
+        return sorted(known | set(self._rows.sessions_of(request.tenant, request.subject)))
+
+    def _remember(self, asked: Mapping[str, Sequence[Session]]) -> None:
+        """Writes down what sessions the users' requests are about, before anything is deleted that they are found by."""
+        for n, request in enumerate(self._round):
+            if request.kind == "user":
+                names = json.dumps([name for _, name in asked[request.id]])
+                self._round[n] = msgspec.structs.replace(request, revision=request.revision + 1, certificate=names)
+        self._requests.write(*self._round)
 
     def _erase(self, sessions: Sequence[Session], found: Findings) -> None:
-        found.places |= self._tell_worker(sessions)
+        places = self._tell_worker(sessions)
+        found.places |= places
         ends: dict[int, int] = {}
         for session in sessions:
             partition, offset = found.places[session]
             ends[partition] = max(ends.get(partition, 0), offset + 1)
         self._pass(ends)
+        self._until(lambda: self._positions.not_forgotten(places), within_s=FORGET_LIMIT_S)
         self._forbid(sessions, found)
         for _ in range(LOOKS_MAX):
             sessions = [each for each in sessions if each not in found.stuck]
@@ -155,6 +191,8 @@ class Eraser:
                 break
         else:
             raise RetryableError("rows or blocks of an erased session come again and again: the round is begun anew")
+        self._until(lambda: self._rows.unfinished(TABLES))  # also those of an eraser before us, which was killed
+        self._wait_for_parts(TABLES)
         self._tell_all(sessions, found)
 
     # into the log
@@ -232,14 +270,20 @@ class Eraser:
         self._until(lambda: self._positions.sinks_behind(ends))
         self._until(lambda: self._positions.sessions_behind(told))
 
-    def _until(self, behind: Callable[[], str]) -> None:
-        """Waits, and says for what."""
+    def _until(self, behind: Callable[[], str], *, within_s: float = math.inf) -> None:
+        """Waits, and says for what. Raises RetryableError after `within_s`."""
+        until = time.monotonic() + within_s
         while why := behind():
-            if self._stop.is_set():
-                raise StoppedError
+            self._go_on()
+            if time.monotonic() > until:
+                raise RetryableError(f"{why}: it is asked again")
             if time.monotonic() - self._told_s > TOLD_EVERY_S:
                 self._say(why)
             self._stop.wait(LOOK_EVERY_S)
+
+    def _go_on(self) -> None:
+        if self._stop.is_set() or not self._is_ours():
+            raise StoppedError
 
     def _say(self, why: str) -> None:
         self._told_s = time.monotonic()
@@ -264,6 +308,11 @@ class Eraser:
             }
             for tenant, session_id in sessions
         ]
+        names = _ERASURES.names
+        rows += [
+            dict(zip(names, place, strict=True))
+            for place in self._rows.places(sessions, but_epoch=self._settings.epoch)
+        ]
         self._warehouse.insert("erasures", pa.Table.from_pylist(rows, _ERASURES))
         forbidden_s = time.monotonic()
 
@@ -276,34 +325,32 @@ class Eraser:
     def _delete(self, sessions: Sequence[Session], found: Findings) -> bool:
         """One pass over all stores; whether there was anything."""
         keys = self._rows.objects(sessions)
-        rows = {table: self._rows.count(table, sessions) for table in (*CONTENT, *FINDERS)}
+        rows = {table: self._rows.count(table, sessions) for table in TABLES}
         if not keys and not any(rows.values()):
             return False
         for table, counts in rows.items():
             found.add_rows(table, counts)
         for table in CONTENT:
             self._rows.delete(table, sessions)
-        unreadable = {key for key in keys if not self._rewritten(key, sessions, found)}
+        for key, lives in keys.items():
+            self._rewritten(key, sessions, found, lives=lives)
         for table in FINDERS:
             self._rows.delete(table, [each for each in sessions if each not in found.stuck])
-        tables = (*CONTENT, *FINDERS)
-        self._until(lambda: self._rows.unfinished(tables))
-        self._wait_for_parts(tables)
-        for key in set(keys) - unreadable:
-            self._look_again(key, frozenset(sessions))
+        self._until(lambda: self._rows.unfinished(TABLES))
         return True
 
-    def _rewritten(self, key: str, sessions: Sequence[Session], found: Findings) -> bool:
-        """False where the object cannot be read: its sessions are stuck, and nobody else waits for them."""
-        if self._stop.is_set():
-            raise StoppedError
+    def _rewritten(self, key: str, sessions: Sequence[Session], found: Findings, *, lives: bool) -> None:
+        """Where the object cannot be had or read its sessions are stuck, and nobody else waits for them."""
+        self._go_on()
         try:
-            self._rewrite(key, frozenset(sessions), found)
-        except PoisonError as poison:
-            why = f"object {key} cannot be read ({poison.reason}): put the right bytes back, or delete it with its manifest"
-            found.stuck |= dict.fromkeys(self._rows.in_object(key, sessions), why)
-            return False
-        return True
+            self._rewrite(key, frozenset(sessions), found, lives=lives)
+        except (PoisonError, MissingBlobError, FatalError, ValueError) as error:
+            why = error.reason if isinstance(error, PoisonError) else type(error).__name__
+            told = (
+                f"object {key} cannot be erased from ({why}): put the right bytes back; or, where they are lost for good, "
+                "delete it with its old versions, its manifest and its rows in `blocks`"
+            )
+            found.stuck |= dict.fromkeys(self._rows.in_object(key, sessions), told)
 
     def _wait_for_parts(self, tables: Sequence[str]) -> None:
         """Until the bytes of what the mutations replaced are gone from the warehouse's disk."""
@@ -315,14 +362,16 @@ class Eraser:
 
         self._until(still_there)
 
-    def _rewrite(self, key: str, sessions: frozenset[Session], found: Findings) -> None:
+    def _rewrite(self, key: str, sessions: frozenset[Session], found: Findings, *, lives: bool) -> None:
         """The object without the sessions' blocks, on the condition that it is still what was read."""
         for _ in range(REWRITES_MAX):
             try:
                 body, etag = self._store.get(key)
             except MissingBlobError:
                 if not key.startswith(PINNED_PREFIX):
-                    return  # its class has expired
+                    if lives:
+                        raise  # it is nowhere, though it must be: another store?
+                    break  # its class has expired
                 if self._store.put_if_absent(key, blocks.burnt(key, self._settings.epoch)):
                     break
                 continue
@@ -337,7 +386,10 @@ class Eraser:
                 break
         else:
             raise RetryableError(f"object {key} changes all the time")
-        self._rewrite_manifest(key)
+        with suppress(MissingBlobError):  # expired, and gone
+            self._rewrite_manifest(key)
+            if blocks.holds(self._store.get(key)[0], sessions):
+                raise RetryableError(f"object {key} holds an erased session again")
         for each in (key, manifest_key(key)):
             self._store.purge_versions(each)
 
@@ -356,14 +408,6 @@ class Eraser:
             if text == wanted or self._store.replace_if_match(name, wanted, etag):
                 return
         raise RetryableError(f"manifest {name} changes all the time")
-
-    def _look_again(self, key: str, sessions: frozenset[Session]) -> None:
-        try:
-            body, _ = self._store.get(key)
-        except MissingBlobError:
-            return
-        if blocks.holds(body, sessions):
-            raise RetryableError(f"object {key} holds an erased session again")
 
     # afterwards
 

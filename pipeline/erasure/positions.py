@@ -11,6 +11,8 @@ from contextlib import suppress
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
+from pipeline.erasure.blocks import Session
+from pipeline.erasure.rows import are
 from pipeline.errors import RetryableError
 from pipeline.settings import Settings
 from pipeline.storage.clickhouse import ClickHouse
@@ -42,7 +44,8 @@ class Positions:
                 each.close()
 
     def raw_ends(self) -> dict[int, int]:
-        """Where each partition of replay.batches ends now; those that nothing was ever written to are left out."""
+        """Where each partition of replay.batches ends now; those that hold nothing are left out: there is
+        nothing to pass in them."""
         return self._ends(self._topics.batches.name, self._topics.batches.partitions)
 
     def session_ends(self) -> dict[int, int]:
@@ -71,6 +74,19 @@ class Positions:
         packed = {partition: found.mark + 1 for partition, found in committed if found}
         return _behind("the warehouse sink", wanted, done) or _behind("the object sink", wanted, packed)
 
+    def not_forgotten(self, places: Mapping[Session, tuple[int, int]]) -> str:
+        """Whether a session's row does not say yet that it is erased, by the request at its place or a later one: in words,
+        or nothing. The worker may never have taken a request: retention was faster, or it met a bug."""
+        told = {
+            (tenant, session_id): revision
+            for tenant, session_id, revision in self._warehouse.rows(
+                "SELECT tenant, session_id, max(revision) FROM {db}.sessions "
+                f"WHERE {are(places)} AND close_reason = 'erased' GROUP BY 1, 2"
+            )
+        }
+        left = sum(told.get(session, -1) < 2 * offset for session, (_, offset) in places.items())
+        return f"the worker has not told of {left} sessions that they are erased" if left else ""
+
     def sessions_behind(self, wanted: Offsets) -> str:
         """The same of the reader of replay.sessions, by that topic's offsets."""
         committed = self._committed(self._sessions, self._topics.sessions.name, wanted)
@@ -79,12 +95,12 @@ class Positions:
     def _ends(self, topic: str, partitions: int) -> dict[int, int]:
         try:
             found = {
-                number: self._worker.get_watermark_offsets(TopicPartition(topic, number), timeout=BROKER_TIMEOUT_S)[1]
+                number: self._worker.get_watermark_offsets(TopicPartition(topic, number), timeout=BROKER_TIMEOUT_S)
                 for number in range(partitions)
             }
         except KafkaException as error:
             raise _away(error) from error
-        return {number: end for number, end in found.items() if end > 0}
+        return {number: end for number, (begin, end) in found.items() if begin < end}
 
     @staticmethod
     def _committed(asker: Consumer, topic: str, wanted: Offsets) -> list[TopicPartition]:

@@ -33,6 +33,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     status: Status = "accepted"
     waits_for: str = ""
     certificate: str = ""
+    """JSON; of one that runs the names of its sessions, so that the next eraser knows them all."""
 
 
 _COLUMNS = tuple(field.name for field in msgspec.structs.fields(Request))
@@ -57,9 +58,9 @@ class Requests:
         self._warehouse = warehouse
 
     def ask(self, tenant: str, kind: Kind, subject: str, *, key: str, now_ms: int) -> Request:
-        """A new request, or the one that is under way for the same."""
+        """A new request, or one for the same that is not begun yet: one that is has looked up a user's sessions already."""
         for each in self._find(
-            "tenant = {tenant:String} AND kind = {kind:String} AND subject = {subject:String} AND status != 'done'",
+            "tenant = {tenant:String} AND kind = {kind:String} AND subject = {subject:String} AND status = 'accepted'",
             tenant=tenant,
             kind=kind,
             subject=subject,
@@ -89,6 +90,14 @@ class Requests:
         """A later revision replaces an earlier one."""
         rows = [msgspec.structs.asdict(each) for each in requests]
         self._warehouse.insert("erasure_requests", pa.Table.from_pylist(rows, _SCHEMA))
+
+    def forget_what_a_crash_left(self) -> None:
+        """The same for all that are done, where anything is left of how they came about."""
+        begun = (
+            "status != 'done' AND (tenant, id) IN (SELECT tenant, id FROM {db}.erasure_requests WHERE status = 'done')"
+        )
+        if self._warehouse.value(f"SELECT count() FROM {{db}}.erasure_requests WHERE {begun}"):
+            self._warehouse.command(f"ALTER TABLE {{db}}.erasure_requests DELETE WHERE {begun}")
 
     def forget_how_they_came_about(self, requests: Sequence[Request]) -> None:
         """Of requests that are done only the last revision stays: earlier ones name the user. By one mutation."""

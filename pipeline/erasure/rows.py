@@ -31,7 +31,7 @@ class Rows:
     def count(self, table: str, sessions: Collection[Session]) -> Counter[Session]:
         """Rows of each session, those that a later one replaces among them."""
         found = self._warehouse.rows(
-            f"SELECT tenant, session_id, count() FROM {{db}}.{table} WHERE {_are(sessions)}{_of(table)} GROUP BY 1, 2"
+            f"SELECT tenant, session_id, count() FROM {{db}}.{table} WHERE {are(sessions)}{_of(table)} GROUP BY 1, 2"
         )
         return Counter({(tenant, session_id): count for tenant, session_id, count in found})
 
@@ -45,26 +45,34 @@ class Rows:
         )
         return [(tenant, session_id) for (session_id,) in found]
 
-    def objects(self, sessions: Collection[Session]) -> list[str]:
-        """Keys of the objects that hold blocks of these sessions."""
-        return [
-            key
-            for (key,) in self._warehouse.rows(
-                f"SELECT DISTINCT object FROM {{db}}.blocks WHERE {_are(sessions)} ORDER BY object"
+    def objects(self, sessions: Collection[Session]) -> dict[str, bool]:
+        """Keys of the objects that hold blocks of these sessions, and whether their class must have them still."""
+        found = self._warehouse.rows(
+            f"SELECT object, max(expires_at) > now() FROM {{db}}.blocks WHERE {are(sessions)} GROUP BY object ORDER BY object"
+        )
+        return {key: bool(lives) for key, lives in found}
+
+    def places(self, sessions: Collection[Session], *, but_epoch: int) -> list[tuple[str, str, int, int, int]]:
+        """(tenant, session, epoch, source partition, last source offset) of what is stored under other epochs."""
+        found = []
+        for table, last in (("events", "source_offset"), ("blocks", "source_last_offset")):
+            found += self._warehouse.rows(
+                f"SELECT tenant, session_id, epoch, source_partition, max({last}) FROM {{db}}.{table} "
+                f"WHERE {are(sessions)} AND epoch != {but_epoch:d} GROUP BY 1, 2, 3, 4"
             )
-        ]
+        return [(row[0], row[1], row[2], row[3], row[4]) for row in found]
 
     def in_object(self, key: str, sessions: Collection[Session]) -> list[Session]:
         """Those of the sessions that have blocks in this object."""
         found = self._warehouse.rows(
-            f"SELECT DISTINCT tenant, session_id FROM {{db}}.blocks WHERE {_are(sessions)} AND object = {{object:String}}",
+            f"SELECT DISTINCT tenant, session_id FROM {{db}}.blocks WHERE {are(sessions)} AND object = {{object:String}}",
             object=key,
         )
         return [(tenant, session_id) for tenant, session_id in found]
 
     def delete(self, table: str, sessions: Collection[Session]) -> None:
         """Begins a mutation; `unfinished` says how it goes."""
-        self._warehouse.command(f"ALTER TABLE {{db}}.{table} DELETE WHERE {_are(sessions)}{_of(table)}")
+        self._warehouse.command(f"ALTER TABLE {{db}}.{table} DELETE WHERE {are(sessions)}{_of(table)}")
 
     def unfinished(self, tables: Collection[str]) -> str:
         """What mutations of these tables wait for: in words, or nothing when all are done."""
@@ -99,7 +107,7 @@ class Rows:
         return count
 
 
-def _are(sessions: Collection[Session]) -> str:
+def are(sessions: Collection[Session]) -> str:
     """SQL for "is one of these"; ids have no character that SQL knows, and a mutation takes no parameters."""
     if not sessions:
         return "0"

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 
 import structlog
 from confluent_kafka import Consumer, KafkaException, TopicPartition
@@ -22,8 +24,7 @@ IDLE_S = 2.0
 AFTER_ERROR_S = 5.0
 STUCK_S = 300.0
 STOP_LIMIT_S = 5.0
-LEASE_LOST_AFTER_MS = 900_000
-"""A round may take long; a process that is gone is told by its heartbeats, which do not wait for the round."""
+BACKOFF_MAX_S = 300.0
 
 log = structlog.get_logger()
 
@@ -35,6 +36,8 @@ class EraserService:
         self._settings, self._store = settings, store
         self._stuck: dict[str, float] = {}
         """Until when requests that wait for somebody are left alone, by id."""
+        self._eraser: Eraser | None = None
+        self._backoff_s = AFTER_ERROR_S
         self._stop = threading.Event()
         self._woken = threading.Event()
         self._thread = threading.Thread(target=self._run, name="eraser", daemon=True)
@@ -55,7 +58,6 @@ class EraserService:
             self._settings,
             group=f"{self._settings.sink_group}-eraser",
             client_id="replay-eraser",
-            **{"max.poll.interval.ms": LEASE_LOST_AFTER_MS},
         )
         consumer.subscribe([catalogue(self._settings).erasures.name], on_assign=_take_without_reading)
         try:
@@ -64,32 +66,57 @@ class EraserService:
                 self._woken.wait(wait_s)
                 self._woken.clear()
         finally:
+            self._drop()
             consumer.close()
 
     def _turn(self, consumer: Consumer) -> float:
         """One round if it is ours to make and anything is asked for; how long to wait afterwards."""
-        try:
+
+        def is_ours() -> bool:
             consumer.poll(0)
-            if not consumer.assignment():
+            return bool(consumer.assignment())
+
+        try:
+            if not is_ours():
                 return IDLE_S
-            now = time.monotonic()
-            self._stuck = {each: until for each, until in self._stuck.items() if until > now}
-            eraser = Eraser(self._settings, self._store, self._stop, skip=self._stuck)
-            try:
-                done = eraser.round()
-                self._stuck |= dict.fromkeys(eraser.stuck, now + STUCK_S)
-                return 0.0 if done else IDLE_S
-            finally:
-                eraser.close()
+            done = self._round(is_ours)
         except StoppedError:
             return 0.0
         except ReplayError as error:
-            log.warning("erasure_put_off", why=str(error))
+            self._put_off(str(error))
         except KafkaException as error:
-            log.warning("erasure_put_off", why=error.args[0].name())
+            self._put_off(error.args[0].name())
         except Exception as error:
-            log.error("erasure_put_off", why=type(error).__name__)  # its message may hold what was recorded
-        return AFTER_ERROR_S
+            self._put_off(type(error).__name__)  # its message may hold what was recorded
+        else:
+            self._backoff_s = AFTER_ERROR_S
+            return 0.0 if done else IDLE_S
+        wait_s, self._backoff_s = self._backoff_s, min(2 * self._backoff_s, BACKOFF_MAX_S)
+        return wait_s
+
+    def _round(self, is_ours: Callable[[], bool]) -> int:
+        if self._eraser is None:
+            self._eraser = Eraser(self._settings, self._store, self._stop, is_ours=is_ours)
+            self._eraser.tidy()
+        now = time.monotonic()
+        self._stuck = {each: until for each, until in self._stuck.items() if until > now}
+        self._eraser.skip = self._stuck
+        done = self._eraser.round()
+        self._stuck |= dict.fromkeys(self._eraser.stuck, now + STUCK_S)
+        return done
+
+    def _put_off(self, why: str) -> None:
+        """Says so where it is asked for, too; the next round begins with new clients."""
+        log.warning("erasure_put_off", why=why)
+        if self._eraser is not None:
+            with suppress(ReplayError):
+                self._eraser.say(why)
+        self._drop()
+
+    def _drop(self) -> None:
+        if self._eraser is not None:
+            self._eraser.close()
+            self._eraser = None
 
 
 def _take_without_reading(consumer: Consumer, partitions: list[TopicPartition]) -> None:

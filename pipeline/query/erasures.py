@@ -51,5 +51,5 @@ def told(request: Request) -> dict[str, Any]:
             "at": iso(request.asked_at),
         },
         "waits_for": request.waits_for or None,
-        "certificate": json.loads(request.certificate) if request.certificate else None,
+        "certificate": json.loads(request.certificate) if request.status == "done" else None,
     }

@@ -96,9 +96,7 @@ class Pins:
         """Pins a session or lets it go; idempotent. Raises NotFoundError where there is no such session (any more: what has expired
         goes with the very mutation that would keep it), RetryableError where a store is away: what was begun then is done by the next call, or by `complete`."""
         who = {"tenant": tenant, "session": session}
-        if not self._warehouse.value(
-            f"SELECT count() FROM {{db}}.sessions WHERE {_SESSION} AND expires_at > now()", **who
-        ):
+        if not self._is_there(who):
             raise NotFoundError("there is no session by this id")
         self._note(who, pinned)
         return self._pin(who) if pinned else self._unpin(who)
@@ -110,12 +108,22 @@ class Pins:
         )
         for tenant, session, pinned in found:
             who = {"tenant": tenant, "session": session}
+            if pinned and not self._is_there(who):
+                continue  # erased since the pins were looked up
             if pinned:
                 self._note(who, True)
             done = self._pin(who) if pinned else self._unpin(who)
             if done.missing_blocks:
                 log.error("pinned_blocks_missing", blocks=done.missing_blocks)
         return sum(bool(pinned) for _, _, pinned in found)
+
+    def _is_there(self, who: dict[str, str]) -> bool:
+        """Whether the session has rows that have neither expired nor only say that it is erased."""
+        count: int = self._warehouse.value(
+            f"SELECT count() FROM {{db}}.sessions WHERE {_SESSION} AND expires_at > now() AND close_reason != 'erased'",
+            **who,
+        )
+        return count > 0
 
     def _note(self, who: dict[str, str], pinned: bool) -> None:
         """The row of `pins`, where it says something new: that it is (un)pinned, or that the session has younger rows."""

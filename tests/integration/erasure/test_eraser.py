@@ -4,6 +4,7 @@ tests have those. It dies at its steps, and whoever takes over leaves nothing of
 from __future__ import annotations
 
 import dataclasses
+import json
 import secrets
 import threading
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from pipeline.erasure.eraser import Eraser
 from pipeline.erasure.requests import Requests
+from pipeline.errors import RetryableError
 from pipeline.settings import Settings
 from pipeline.sinks.delivery import Done, Taken
 from pipeline.sinks.objects import ObjectStore
@@ -50,7 +52,7 @@ class Past:
     def worker_behind(self, _: object) -> str:
         return ""
 
-    sinks_behind = sessions_behind = worker_behind
+    sinks_behind = sessions_behind = not_forgotten = worker_behind
 
     def close(self) -> None:
         pass
@@ -195,7 +197,7 @@ def test_a_crash_at_any_step_is_mended_by_the_next(
         settings, blobs = own_place(with_both), DirectoryStore(tmp_path / f"objects{at}")
         filled(settings, blobs)
         before = said(blobs, STAYS)
-        ask(settings, "user", f"{GONE}-user")
+        request_id = ask(settings, "user", f"{GONE}-user")
         try:
             dying(settings, blobs, at, answer_lost=answer_lost).round()
         except CrashError:
@@ -205,6 +207,9 @@ def test_a_crash_at_any_step_is_mended_by_the_next(
         while eraser(settings, blobs).round():
             pass
         must_be_erased(settings, blobs, before)
+        done = Requests(ClickHouse(settings)).get("acme", request_id)
+        assert done is not None
+        assert json.loads(done.certificate)["session_ids"] == [GONE]
     assert crashed >= 3
 
 
@@ -232,6 +237,75 @@ def test_an_object_that_cannot_be_read_holds_up_its_own_sessions_only(
     assert blobs.replace_if_match(key, whole, blobs.get(key)[1])
     assert eraser(settings, blobs).round() == 1
     must_be_erased(settings, blobs, before)
+
+
+class Forgetful(DirectoryStore):
+    """Says that it has replaced a blob, and has not."""
+
+    def replace_if_match(self, key: str, body: bytes, etag: str) -> bool:
+        return True
+
+
+def test_there_is_no_certificate_while_an_object_still_holds_the_session(
+    with_both: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Eraser, "_wait_for_parts", lambda *_: None)
+    settings, blobs = own_place(with_both), DirectoryStore(tmp_path / "objects")
+    filled(settings, blobs)
+    before = said(blobs, STAYS)
+    request_id = ask(settings)
+    for _ in range(2):
+        with pytest.raises(RetryableError):
+            eraser(settings, Forgetful(tmp_path / "objects")).round()
+        found = Requests(ClickHouse(settings)).get("acme", request_id)
+        assert found is not None
+        assert found.status == "running"
+    assert eraser(settings, blobs).round() == 1
+    must_be_erased(settings, blobs, before)
+
+
+def test_an_object_that_is_nowhere_though_it_must_be_is_told(
+    with_both: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the eraser is pointed at another store than the sinks."""
+    monkeypatch.setattr(Eraser, "_wait_for_parts", lambda *_: None)
+    settings, blobs = own_place(with_both), DirectoryStore(tmp_path / "objects")
+    filled(settings, blobs)
+    request_id = ask(settings)
+    assert eraser(settings, DirectoryStore(tmp_path / "elsewhere")).round() == 0
+    found = Requests(ClickHouse(settings)).get("acme", request_id)
+    assert found is not None
+    assert found.status == "running"
+    assert counts(settings, GONE)["blocks"] == OBJECTS
+
+
+def test_what_is_stored_under_other_epochs_is_refused_too(
+    with_both: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Eraser, "_wait_for_parts", lambda *_: None)
+    settings, blobs = own_place(with_both), DirectoryStore(tmp_path / "objects")
+    filled(settings, blobs)
+    ask(settings)
+    eraser(dataclasses.replace(settings, epoch=2), blobs).round()
+    noted = ClickHouse(settings).rows(
+        "SELECT DISTINCT epoch, source_partition FROM {db}.erasures WHERE session_id = 'gone'"
+    )
+    assert {epoch for epoch, _ in noted} == {1, 2}
+    highest = ClickHouse(settings).value(
+        "SELECT max(source_offset) FROM {db}.erasures WHERE session_id = 'gone' AND epoch = 1"
+    )
+    assert highest == 2 * (OBJECTS - 1)
+
+
+def test_a_user_who_is_asked_for_again_while_the_first_request_runs_is_looked_up_again(with_both: Settings) -> None:
+    settings = own_place(with_both)
+    requests = Requests(ClickHouse(settings))
+    first = ask(settings, "user", "someone")
+    assert ask(settings, "user", "someone") == first
+    begun = requests.get("acme", first)
+    assert begun is not None
+    requests.write(msgspec.structs.replace(begun, revision=2, status="running"))
+    assert ask(settings, "user", "someone") != first
 
 
 def test_many_requests_cost_few_mutations_and_one_rewrite_an_object(
