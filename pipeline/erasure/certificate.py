@@ -80,8 +80,8 @@ def remains(topics: Catalogue, done_ms: int) -> list[dict[str, str]]:
     for topic in (topics.batches, topics.clean, topics.sessions, topics.dead_letters):
         until_ms = done_ms + int(topic.config["retention.ms"]) + int(topic.config["segment.ms"])
         kept.append({"where": f"topic {topic.name}", "until": iso(until_ms)})
-    until_ms = done_ms + int(topics.state.config["segment.ms"])
-    kept.append({"where": f"topic {topics.state.name}", "until": f"compacted after {iso(until_ms)}"})
+    until_ms = done_ms + int(topics.state.config["max.compaction.lag.ms"]) + int(topics.state.config["segment.ms"])
+    kept.append({"where": f"topic {topics.state.name}", "until": iso(until_ms)})
     kept.append(
         {"where": "exports, backups and copies made by subscribers", "until": "unknown here: see replay.erasures"}
     )

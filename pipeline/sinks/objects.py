@@ -17,7 +17,7 @@ from pipeline.sinks.consume import CleanReader
 from pipeline.sinks.delivery import NOTHING_DONE, Done, FlushLimits, NeedMore, Taken
 from pipeline.sinks.lives import TopicLives
 from pipeline.storage.blobs import BlobStore, MissingBlobError, open_store, require_conditional_put
-from pipeline.storage.blocks import Place, encode_manifest, manifest_key, pack, read_manifest
+from pipeline.storage.blocks import Place, encode_manifest, manifest_key, object_key, pack, read_manifest
 from pipeline.storage.clickhouse import ClickHouse
 from pipeline.storage.index import BlockIndex
 from pipeline.topics.catalogue import catalogue
@@ -73,6 +73,13 @@ class ObjectStore:
         if not self._blobs.put_if_absent(manifest.object, packed.body):
             manifest = self._adopt(manifest.object)
         self._finish(manifest)
+
+    def take_back(self, batch: CleanBatch) -> None:
+        """Undoes `retry` of a batch whose session was erased meanwhile: its index row was refused."""
+        place = Place(self._topic, batch.epoch, batch.source_partition)
+        key = object_key(place, batch.retention, batch.source_offset, batch.source_at)
+        for each in (key, manifest_key(key)):
+            self._blobs.delete(each)
 
     def close(self, partition: int) -> None:
         """Nothing is kept between flushes."""

@@ -6,7 +6,7 @@ A sink's letter does not go through the front: the worker has seen it, and the o
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from pipeline.errors import MalformedError, PoisonError
@@ -36,12 +36,14 @@ def retry(settings: Settings, chosen: Iterable[Letter]) -> Counter[str]:
         done["worker"] = dead_letters.retry(settings, workers)
     decode = Codecs(catalogue(settings), schema_ids(settings)).clean.decode
     for stage, found in letters.items():
-        with _store(settings, stage) as put:
+        with _store(settings, stage) as store:
             for each in found:
                 try:
                     batch: CleanBatch = decode(each.letter.value)
                     _must_not_be_erased(settings, each, batch)
-                    put(batch)
+                    store.retry(batch)
+                    if isinstance(store, ObjectStore):
+                        _take_back_if_erased(settings, each, batch, store)
                 except PoisonError as poison:
                     raise MalformedError(
                         f"the letter at offset {each.offset} still cannot be stored: {poison}"
@@ -51,14 +53,23 @@ def retry(settings: Settings, chosen: Iterable[Letter]) -> Counter[str]:
 
 
 @contextmanager
-def _store(settings: Settings, stage: str) -> Iterator[Callable[[CleanBatch], None]]:
+def _store(settings: Settings, stage: str) -> Iterator[WarehouseStore | ObjectStore]:
     if stage not in {"warehouse", "objects"}:
         raise MalformedError(f"no store is known for letters of stage {stage}")
     store = WarehouseStore(settings) if stage == "warehouse" else ObjectStore(settings, open_store(settings))
     try:
-        yield store.retry
+        yield store
     finally:
         store.end()
+
+
+def _take_back_if_erased(settings: Settings, each: Letter, batch: CleanBatch, store: ObjectStore) -> None:
+    """An erasure that came between the look and the write found nothing; one that comes after this look finds the index row."""
+    try:
+        _must_not_be_erased(settings, each, batch)
+    except MalformedError:
+        store.take_back(batch)
+        raise
 
 
 def _must_not_be_erased(settings: Settings, each: Letter, batch: CleanBatch) -> None:

@@ -80,10 +80,12 @@ def catalogue(settings: Settings) -> Catalogue:
             cleanup_policy="delete", retention_ms=7 * DAY_MS, segment_ms=6 * HOUR_MS,
             message_timestamp_type="CreateTime", max_message_bytes=1 << 20,
         ),
-        # compact,delete: released sessions' markers go by their age, and so does what a zombie brings back.
+        # compact,delete: released sessions' markers go by their age, and so does what a zombie brings back. What
+        # a later record replaces, or an erasure removes, is compacted away after a day.
         state=topic(
             "state", many, None,
             cleanup_policy="compact,delete", retention_ms=max(settings.session_memory_ms, 30 * DAY_MS), segment_ms=HOUR_MS,
+            max_compaction_lag_ms=DAY_MS,
             message_timestamp_type="LogAppendTime", max_message_bytes=1 << 20,
         ),
         dead_letters=topic(

@@ -15,8 +15,10 @@ from click.testing import CliRunner
 from pipeline.errors import MalformedError, RetryableError
 from pipeline.model.batches import CleanBatch, DeadLetter
 from pipeline.settings import Settings
+from pipeline.sinks.objects import ObjectStore
 from pipeline.sinks.retry import retry
 from pipeline.sinks.terminal import dead_letters_group
+from pipeline.storage.blobs import open_store
 from pipeline.storage.clickhouse import ClickHouse
 from pipeline.topics import clients, dead_letters
 from pipeline.topics.catalogue import Topic, catalogue
@@ -162,6 +164,24 @@ def test_a_letter_waits_for_its_claim_and_an_erased_sessions_stays_out(settings:
         with pytest.raises(MalformedError, match="offset 0 was erased"):
             retry(settings, [Letter(0, dead(stage, batch(3), settings))])
     assert (rows_of(settings), lines_of(settings)) == (Counter(), Counter())
+
+
+def test_an_erasure_that_comes_between_the_look_and_the_write_leaves_no_object(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stores = ObjectStore.retry
+
+    def erased_meanwhile(store: ObjectStore, one: CleanBatch) -> None:
+        ClickHouse(settings).command(
+            "INSERT INTO {db}.erasures (tenant, session_id, epoch, source_partition, source_offset) VALUES ('acme', 's3', 1, 0, 5)"
+        )
+        stores(store, one)
+
+    monkeypatch.setattr(ObjectStore, "retry", erased_meanwhile)
+    with pytest.raises(MalformedError, match="was erased"):
+        retry(settings, [Letter(0, dead("objects", batch(3), settings))])
+    assert list(open_store(settings).keys("")) == []
+    assert ClickHouse(settings).value("SELECT count() FROM {db}.blocks") == 0
 
 
 def dead(stage: Any, missing: CleanBatch, settings: Settings) -> DeadLetter:
