@@ -27,25 +27,21 @@ from itertools import islice
 import msgspec
 import pyarrow as pa
 import structlog
-from confluent_kafka import KafkaError, KafkaException, Message
 
 from pipeline.erasure import blocks
 from pipeline.erasure.blocks import Session
 from pipeline.erasure.certificate import Findings, certificate
+from pipeline.erasure.log import ErasureLog
 from pipeline.erasure.positions import Positions
 from pipeline.erasure.requests import Request, Requests, hashed
 from pipeline.erasure.rows import CONTENT, FINDERS, Rows
 from pipeline.errors import FatalError, PoisonError, RetryableError
-from pipeline.model.batches import Erasure, ErasureRequest, session_key
 from pipeline.settings import Settings
 from pipeline.storage.blobs import BlobStore, MissingBlobError
 from pipeline.storage.blocks import encode_manifest, manifest_key, read_manifest
 from pipeline.storage.clickhouse import ClickHouse
 from pipeline.storage.pins import PINNED_PREFIX
-from pipeline.topics import clients
 from pipeline.topics.catalogue import catalogue
-from pipeline.topics.codec import Codecs
-from pipeline.topics.registry import schema_ids
 
 REQUESTS_AT_ONCE = 1_000
 SESSIONS_AT_ONCE = 900
@@ -53,7 +49,6 @@ SESSIONS_AT_ONCE = 900
 
 LOOK_EVERY_S = 0.5
 TOLD_EVERY_S = 5.0
-ACK_LIMIT_S = 30.0
 REWRITES_MAX = 10
 LOOKS_MAX = 10
 FORGET_LIMIT_S = 60.0
@@ -75,7 +70,6 @@ class Eraser:
         """`is_ours` says whether it is still for us to erase; asked often."""
         self._settings = settings
         self._topics = catalogue(settings)
-        self._codecs = Codecs(self._topics, schema_ids(settings))
         self._store = store
         self._stop = stop
         self._is_ours = is_ours
@@ -87,7 +81,7 @@ class Eraser:
         self._requests = Requests(self._warehouse)
         self._rows = Rows(self._warehouse)
         self._positions = Positions(settings, self._warehouse)
-        self._producer = clients.producer(settings, client_id="replay-eraser")
+        self._log = ErasureLog(settings)
         self._round: list[Request] = []
         self._why: dict[Session, Request] = {}
         self._told_s = 0.0
@@ -176,7 +170,7 @@ class Eraser:
         self._requests.write(*self._round)
 
     def _erase(self, sessions: Sequence[Session], found: Findings) -> None:
-        places = self._tell_worker(sessions)
+        places = self._log.ask(sessions, self._why)
         found.places |= places
         ends: dict[int, int] = {}
         for session in sessions:
@@ -193,73 +187,7 @@ class Eraser:
             raise RetryableError("rows or blocks of an erased session come again and again: the round is begun anew")
         self._until(lambda: self._rows.unfinished(TABLES))  # also those of an eraser before us, which was killed
         self._wait_for_parts(TABLES)
-        self._tell_all(sessions, found)
-
-    # into the log
-
-    def _tell_worker(self, sessions: Sequence[Session]) -> dict[Session, tuple[int, int]]:
-        """Each session's request and where it stands in the log."""
-        places: dict[Session, tuple[int, int]] = {}
-        failed: list[str] = []
-        for tenant, session_id in sessions:
-            request = self._why[tenant, session_id]
-            record = ErasureRequest(
-                tenant=tenant, session_id=session_id, erasure_id=request.id, asked_at=request.asked_at
-            )
-
-            def acked(error: KafkaError | None, message: Message, session: Session = (tenant, session_id)) -> None:
-                partition, offset = message.partition(), message.offset()
-                if error is not None or partition is None or offset is None:
-                    failed.append(error.name() if error is not None else "no place")
-                else:
-                    places[session] = partition, offset
-
-            self._produce(
-                self._topics.batches.name,
-                session_key(tenant, session_id),
-                self._codecs.batches.encode(record),
-                acked,
-            )
-        self._flush(failed)
-        return places
-
-    def _tell_all(self, sessions: Sequence[Session], found: Findings) -> None:
-        """A record of each on replay.erasures."""
-        now_ms = _now_ms()
-        failed: list[str] = []
-        for tenant, session_id in sessions:
-            request = self._why[tenant, session_id]
-            partition, offset = found.places[tenant, session_id]
-            record = Erasure(
-                tenant=tenant,
-                session_id=session_id,
-                erasure_id=request.id,
-                asked_at=request.asked_at,
-                erased_at=now_ms,
-                epoch=self._settings.epoch,
-                source_partition=partition,
-                source_offset=offset,
-            )
-            self._produce(
-                self._topics.erasures.name,
-                session_key(tenant, session_id),
-                self._codecs.erasures.encode(record),
-                lambda error, _: failed.append(error.name()) if error is not None else None,
-            )
-        self._flush(failed)
-
-    def _produce(
-        self, topic: str, key: bytes, value: bytes, acked: Callable[[KafkaError | None, Message], None]
-    ) -> None:
-        try:
-            self._producer.produce(topic, value, key, on_delivery=acked)
-        except (KafkaException, BufferError) as error:
-            raise RetryableError(f"{topic} takes nothing now ({type(error).__name__})") from None
-
-    def _flush(self, failed: list[str]) -> None:
-        left = self._producer.flush(ACK_LIMIT_S)
-        if left or failed:
-            raise RetryableError(f"Kafka did not take what the eraser wrote ({failed[0] if failed else 'no answer'})")
+        self._log.tell(sessions, self._why, found.places)
 
     # waiting
 
