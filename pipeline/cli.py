@@ -88,7 +88,7 @@ def capture(settings: Settings) -> None:
 @main.command()
 @pass_settings
 def api(settings: Settings) -> None:
-    """The query API: sessions and recordings over HTTP."""
+    """The query API: sessions and recordings over HTTP. Carries out the erasures that were asked for."""
     _run("api", settings)
 
 
