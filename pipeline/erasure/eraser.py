@@ -174,7 +174,7 @@ class Eraser:
         found.places |= places
         ends: dict[int, int] = {}
         for session in sessions:
-            partition, offset = found.places[session]
+            partition, offset = places[session]
             ends[partition] = max(ends.get(partition, 0), offset + 1)
         self._pass(ends)
         self._until(lambda: self._positions.not_forgotten(places), within_s=FORGET_LIMIT_S)
@@ -186,7 +186,7 @@ class Eraser:
         else:
             raise RetryableError("rows or blocks of an erased session come again and again: the round is begun anew")
         self._until(lambda: self._rows.unfinished(TABLES))  # also those of an eraser before us, which was killed
-        self._wait_for_parts(TABLES)
+        self._wait_for_parts()
         self._log.tell(sessions, self._why, found.places)
 
     # waiting
@@ -280,12 +280,12 @@ class Eraser:
             )
             found.stuck |= dict.fromkeys(self._rows.in_object(key, sessions), told)
 
-    def _wait_for_parts(self, tables: Sequence[str]) -> None:
+    def _wait_for_parts(self) -> None:
         """Until the bytes of what the mutations replaced are gone from the warehouse's disk."""
-        replaced = self._rows.old_parts(tables)
+        replaced = self._rows.old_parts(TABLES)
 
         def still_there() -> str:
-            left = len(replaced & self._rows.old_parts(tables))
+            left = len(replaced & self._rows.old_parts(TABLES))
             return f"{left} replaced parts are still on the warehouse's disk" if left else ""
 
         self._until(still_there)

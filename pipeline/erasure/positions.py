@@ -21,7 +21,6 @@ from pipeline.topics.catalogue import catalogue
 from pipeline.topics.commits import read_commit
 
 BROKER_TIMEOUT_S = 10.0
-NOTHING_DONE = -1
 
 Offsets = Mapping[int, int]
 """By partition."""
