@@ -18,7 +18,7 @@ FLUSH_LIMIT_S = 25.0
 
 
 class SinkLetters:
-    """Writes the letters of one sink. Its producer is made with the first letter: most sinks never write one."""
+    """Writes the letters of one sink. Each write has a producer of its own: most sinks never write one."""
 
     def __init__(self, settings: Settings, stage: str) -> None:
         self._settings = settings
